@@ -1,0 +1,1 @@
+"""Kubernetes clusters for tests and the demo: kind, plain local processes, or one that exists already."""

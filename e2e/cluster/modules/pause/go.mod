@@ -1,0 +1,3 @@
+module berth.dev/e2e/cluster/pause
+
+go 1.26

@@ -1,0 +1,112 @@
+"""A kind cluster for the user stories: two real workers, KWOK nodes beside them, everything of ours as pods."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.binaries import ensure
+from e2e.cluster.provider import Cluster, Provider, make, running
+from e2e.cluster.waiting import wait_until
+from e2e.demo.install import install
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+CONFIG = {"preemption": {"minRuntimeSeconds": 5}}  # of the operator: stories of giving way need not last for minutes
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """The real kubectl, on one cluster and in one namespace."""
+
+    kubeconfig: Path
+    namespace: str
+
+    def __call__(self, *arguments: str, stdin: str = "", check: bool = True) -> str:
+        """Run it; what it printed. Raises AssertionError with what it complained about."""
+        command = [str(ensure("kubectl") / "kubectl"), f"--kubeconfig={self.kubeconfig}", "-n", self.namespace]
+        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def apply(self, *objects: Json) -> None:
+        """Apply objects."""
+        self("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def get(self, kind: str, name: str = "", *, selector: str = "") -> Json:
+        """One object, or the list of a kind."""
+        arguments = [kind, *([name] if name else []), *([f"--selector={selector}"] if selector else [])]
+        answer: Json = yaml.safe_load(self("get", *arguments, "-o", "json"))
+        return answer
+
+    def pods(self, workload: str) -> list[Json]:
+        """The pods of a workload."""
+        items: list[Json] = self.get("pods", selector=f"berth.dev/name={workload}")["items"]
+        return items
+
+    def wait(self, what: str, condition: Callable[[], Any], seconds: float = 90) -> None:
+        """Wait until the condition holds."""
+        folder = self.kubeconfig.parent
+        wait_until(lambda: bool(condition()), what, folder=folder, seconds=seconds)
+
+
+@pytest.fixture(scope="session")
+def kind_cluster() -> Iterator[Cluster]:
+    """E2E_CLUSTER names a kind cluster to use, made if need be and kept, for those who work on a story."""
+    if kept := os.environ.get("E2E_CLUSTER"):
+        cluster = make(Provider.KIND, kept, workers=2)
+        cluster.up()
+        install(cluster, Provider.KIND, CONFIG)
+        yield cluster
+        return
+    with running(Provider.KIND, name=f"e2e-{uuid.uuid4().hex[:6]}", workers=2) as cluster:
+        install(cluster, Provider.KIND, CONFIG)
+        yield cluster
+
+
+@pytest.fixture
+def kubectl(kind_cluster: Cluster) -> Iterator[Kubectl]:
+    """kubectl in a namespace of the test's own."""
+    namespace = f"story-{uuid.uuid4().hex[:6]}"
+    run = Kubectl(kind_cluster.kubeconfig, namespace)
+    run("create", "namespace", namespace)
+    run.wait("the namespace has its service account", lambda: run("get", "serviceaccount", "default", check=False))
+    yield run
+    run("delete", "namespace", namespace, "--wait=true")
+
+
+def real_nodes(template: Json) -> Json:
+    """The pod template, kept on nodes that run real programs."""
+    expression = {"key": "type", "operator": "NotIn", "values": ["kwok"]}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    return {**template, "spec": {**template["spec"], "affinity": affinity}}
+
+
+def example(name: str, **spec: Any) -> Json:
+    """A sample of docs/examples, kept on real nodes, with parts of its spec replaced."""
+    body: Json = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    body["spec"] |= {"template": real_nodes(body["spec"]["template"]), **spec}
+    return body
+
+
+def state(kubectl: Kubectl, name: str) -> str:
+    """The state that a TrainingJob prints; "" before it has one."""
+    status: Json = kubectl.get("trainingjob", name).get("status", {})
+    return str(status.get("state", ""))
+
+
+def verdict(kubectl: Kubectl, name: str) -> Json:
+    """The verdict of a TrainingJob; empty before it has one."""
+    found: Json = kubectl.get("trainingjob", name).get("status", {}).get("verdict", {})
+    return found

@@ -1,0 +1,141 @@
+"""Command line: `python -m e2e.fakegpu fleet|plugin|agent|manifests|set-health`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from berth.adapters.kube import connect as berth_connect
+from berth.agent.program import Settings
+from berth.agent.program import run as run_agent
+from e2e.fakegpu.agent import GPUS_SOCKET, RealNode
+from e2e.fakegpu.agents import Agents
+from e2e.fakegpu.deploy import SHARED, plugin_manifests
+from e2e.fakegpu.driver import RemoteDriver
+from e2e.fakegpu.fleet import FleetError, load_fleet, preset_names
+from e2e.fakegpu.kube import ApiError, connect
+from e2e.fakegpu.kwok import KwokFleet
+from e2e.fakegpu.objects import UNHEALTHY
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    args = _parser().parse_args()
+    try:
+        return asyncio.run(_until_stopped(args.run(args)))
+    except (FleetError, ApiError) as error:
+        print(f"fakegpu: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fakegpu", description="A fake GPU fleet.")
+    commands = parser.add_subparsers(required=True)
+    fleet = commands.add_parser("fleet", help="create the fleet's KWOK nodes, and play them")
+    fleet.add_argument("--fleet", required=True, help=f"a file, or one of: {', '.join(preset_names())}")
+    fleet.add_argument("--kubeconfig")
+    fleet.add_argument("--once", action="store_true", help="create nodes and labels only")
+    fleet.add_argument("--taint", type=_taint, help="KEY=VALUE:EFFECT that every node gets")
+    fleet.set_defaults(run=_fleet)
+    plugin = commands.add_parser("plugin", help="serve one real node's boards to its kubelet")
+    plugin.add_argument("--fleet", required=True, help="a file or preset whose pools name real nodes")
+    plugin.add_argument("--node", required=True)
+    plugin.add_argument("--kubeconfig")
+    plugin.add_argument("--kubelet", type=Path, default=Path("/var/lib/kubelet"), help="its root folder")
+    plugin.add_argument("--shared", type=Path, default=Path(SHARED), help="folder of the socket that an agent uses")
+    plugin.set_defaults(run=_plugin)
+    agent = commands.add_parser("agent", help="the real node agent, on the simulated boards that `plugin` serves")
+    agent.add_argument("--node", required=True)
+    agent.add_argument("--kubeconfig")
+    agent.add_argument("--pod-resources", type=Path, default=Path("/var/lib/kubelet/pod-resources/kubelet.sock"))
+    agent.add_argument("--health-port", type=int, default=8082)
+    agent.add_argument("--shared", type=Path, default=Path(SHARED))
+    agent.set_defaults(run=_agent)
+    manifests = commands.add_parser("manifests", help="print what runs the plugin on a cluster's real nodes")
+    manifests.add_argument("--image", required=True)
+    manifests.add_argument("--fleet", default="kind", help="a preset of the image")
+    manifests.set_defaults(run=_manifests)
+    health = commands.add_parser("set-health", help="break boards of a node, or heal them")
+    health.add_argument("--kubeconfig")
+    health.add_argument("--node", required=True)
+    health.add_argument("--unhealthy", default="", help="indices of all broken boards, such as 0,3; empty: none")
+    health.set_defaults(run=_set_health)
+    return parser
+
+
+def _taint(text: str) -> dict[str, str]:
+    key, _, rest = text.partition("=")
+    value, _, effect = rest.partition(":")
+    if not (key and effect):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE:EFFECT")
+    return {"key": key, "value": value, "effect": effect}
+
+
+async def _fleet(args: argparse.Namespace) -> int:
+    fleet = load_fleet(args.fleet)
+    async with connect(args.kubeconfig) as kube:
+        players = KwokFleet(kube, fleet, args.taint)
+        began = time.monotonic()
+        await players.create()
+        logging.info("%d nodes in %.1f s", len(players.nodes), time.monotonic() - began)
+        if not args.once:
+            await _play(players, args.kubeconfig)
+    return 0
+
+
+async def _play(players: KwokFleet, kubeconfig: str | None) -> None:
+    """Play the nodes, and run the real agents of those that have one."""
+    async with berth_connect(kubeconfig) as api, asyncio.TaskGroup() as group:
+        group.create_task(players.run())
+        agents = Agents(api, players)
+        if agents.agents:
+            group.create_task(agents.run())
+
+
+async def _plugin(args: argparse.Namespace) -> int:
+    fleet = load_fleet(args.fleet)
+    async with connect(args.kubeconfig) as kube:
+        await RealNode(kube, fleet, args.node, args.kubelet, args.shared).run()
+    return 0
+
+
+async def _agent(args: argparse.Namespace) -> int:
+    driver = RemoteDriver(args.shared / GPUS_SOCKET)
+    settings = Settings(args.node, args.pod_resources, args.health_port, kubeconfig=args.kubeconfig)
+    return await run_agent(settings, gpus=driver, plugin=driver)
+
+
+async def _manifests(args: argparse.Namespace) -> int:
+    print(yaml.safe_dump_all(plugin_manifests(args.image, args.fleet), sort_keys=False))
+    return 0
+
+
+async def _set_health(args: argparse.Namespace) -> int:
+    async with connect(args.kubeconfig) as kube:
+        annotations = {UNHEALTHY: args.unhealthy or None}
+        await kube.merge(f"/api/v1/nodes/{args.node}", {"metadata": {"annotations": annotations}})
+    return 0
+
+
+async def _until_stopped(work: asyncio.Future[int]) -> int:
+    """Run the work until it ends or SIGTERM or SIGINT comes."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The real node agents of nodes that KWOK plays, all in this process: their boards and kubelets are simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from berth.adapters.kube import KubeApi
+from berth.adapters.records import Decoder
+from berth.adapters.reflector import Reflector
+from berth.agent.agent import Agent
+from berth.agent.program import GPUNodeObject, SeenRecord
+from berth.control.picture import Store
+from berth.control.ports import GPU_NODES
+from e2e.fakegpu.driver import Driver
+from e2e.fakegpu.kwok import KwokFleet, Played
+
+
+class Agents:
+    """One agent for each node of the pools that ask for it. One watch serves them all."""
+
+    def __init__(self, api: KubeApi, fleet: KwokFleet) -> None:
+        self.drivers = {name: driver_of(p) for name, p in fleet.nodes.items() if p.node.member.pool.agent}
+        self.agents = {
+            name: Agent(name, api, driver, driver.holders, driver, time.time) for name, driver in self.drivers.items()
+        }
+        store = Store[SeenRecord](self._changed)
+        self._reflector = Reflector(api, GPU_NODES, Decoder(GPUNodeObject), store, time.time)
+        self._store = store
+
+    async def run(self) -> None:
+        """Run them until cancelled. The fleet's nodes must exist."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reflector.run())
+            await self._reflector.listed.wait()
+            for name, agent in self.agents.items():
+                if self._store.get("", name) is None:
+                    agent.observe(None)
+                group.create_task(agent.run())
+
+    def _changed(self, old: SeenRecord | None, new: SeenRecord | None) -> None:
+        record = new or old
+        agent = self.agents.get(record.meta.name) if record else None
+        if agent is not None:
+            agent.observe(new.seen if new else None)
+
+
+def driver_of(played: Played) -> Driver:
+    """The driver of a played node, whose kubelet hears of what the device plugin sees."""
+    return Driver(played.node, _dirtying(played))
+
+
+def _dirtying(played: Played) -> Callable[[], None]:
+    """What has the node's allocatable written anew."""
+
+    def changed() -> None:
+        played.dirty = True
+
+    return changed

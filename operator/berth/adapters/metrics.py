@@ -1,0 +1,96 @@
+"""The operator's own metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from fractions import Fraction
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from berth.model.workloads import Kind, Workload
+from berth.planning.actions import Admit, EndLayout, Plan, Stop
+from berth.planning.snapshot import Snapshot
+
+CYCLE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+WAIT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+
+class Metrics:
+    """Implements `control.cycle.Gauges`. Labels are bounded by queues, models and reasons, never by workloads."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        Info("berth_build", "The operator's version", registry=registry).info({"version": version})
+        self.cycle = Histogram(
+            "berth_cycle_duration_seconds", "One observe-plan cycle", buckets=CYCLE_BUCKETS, registry=registry
+        )
+        self.pending = Gauge("berth_pending_workloads", "Workloads that wait", ["queue", "reason"], registry=registry)
+        self.wait = Histogram(
+            "berth_admission_wait_seconds",
+            "From creation to admission of a TrainingJob",
+            ["queue"],
+            buckets=WAIT_BUCKETS,
+            registry=registry,
+        )
+        self.evictions = Counter("berth_evictions", "Attempts told to stop", ["reason"], registry=registry)
+        self.repartitions = Counter(
+            "berth_repartitions", "Re-layouts of a node's boards that ended", ["result"], registry=registry
+        )
+        self.boards = Gauge(
+            "berth_queue_gpus", "Boards by queue and quota name", ["queue", "model", "state"], registry=registry
+        )
+        self.silence = Gauge(
+            "berth_watch_last_event_age_seconds", "Since a watch was last heard", ["resource"], registry=registry
+        )
+        self._admitted: set[tuple[str, int]] = set()
+
+    def cycled(self, seconds: float, snapshot: Snapshot, plan: Plan, now: float) -> None:
+        """Take in one cycle."""
+        self.cycle.observe(seconds)
+        self._count_pending(snapshot, plan)
+        self._count_boards(snapshot, plan)
+        workloads = {w.ref.uid: w for w in snapshot.workloads}
+        for action in plan.actions:
+            workload = workloads[action.ref.uid]
+            if isinstance(action, Admit) and not workload.attempts_made and self._is_new(action.ref.uid, action.number):
+                self.wait.labels(workload.queue).observe(max(0.0, now - workload.created))
+            if isinstance(action, Stop) and not _stopping(workload) and self._is_new(action.ref.uid, -action.number):
+                self.evictions.labels(action.reason).inc()
+        for step in plan.layouts:
+            if isinstance(step, EndLayout) and self._is_new(f"{step.node}@{step.relayout.since}", 0):
+                self.repartitions.labels("given up" if step.trouble else "succeeded").inc()
+        if len(self._admitted) > 4 * len(workloads) + 1000:
+            self._admitted = {key for key in self._admitted if key[0] in workloads}
+
+    def _is_new(self, uid: str, number: int) -> bool:
+        """Whether an action is seen for the first time; it stays in the plan until its write is answered."""
+        new = (uid, number) not in self._admitted
+        self._admitted.add((uid, number))
+        return new
+
+    def _count_pending(self, snapshot: Snapshot, plan: Plan) -> None:
+        waiting: Tally[tuple[str, str]] = Tally()
+        for workload in snapshot.workloads:
+            verdict = plan.verdicts.get(workload.ref.uid)
+            waits = workload.attempt is None and not workload.finished and workload.ref.kind is Kind.TRAINING_JOB
+            if verdict is not None and waits:
+                waiting[workload.queue, verdict.reason] += 1
+        self.pending.clear()
+        for (queue, reason), count in waiting.items():
+            self.pending.labels(queue, reason).set(count)
+
+    def _count_boards(self, snapshot: Snapshot, plan: Plan) -> None:
+        self.boards.clear()
+        for name, usage in plan.queues.items():
+            states = {"used": usage.used, "borrowed": usage.borrowed, "lent": usage.lent}
+            for state, boards in states.items():
+                for model, count in boards.items():
+                    self.boards.labels(name, model, state).set(float(Fraction(count)))
+            queue = snapshot.queues.get(name)
+            for model, nominal in (queue.nominal or {}).items() if queue else ():
+                self.boards.labels(name, model, "nominal").set(nominal)
+
+
+def _stopping(workload: Workload) -> bool:
+    return workload.attempt is not None and bool(workload.attempt.stopping)

@@ -1,0 +1,139 @@
+"""Runs one node's agent: its watch of its GPUNode, its rounds, and /healthz."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from berth.adapters import nvml
+from berth.adapters.kube import KubeApi, connect
+from berth.adapters.plugin import SignalledPlugin
+from berth.adapters.podresources import PodResources
+from berth.adapters.records import Decoder, ObjectMeta
+from berth.adapters.reflector import Reflector
+from berth.agent.agent import Agent, Seen
+from berth.control.gpus import DevicePlugin, Gpus
+from berth.control.picture import Store
+from berth.control.ports import GPU_NODES, Clock, Json
+from berth.control.records import Meta
+
+log = logging.getLogger(__name__)
+
+HUNG_SECONDS = 120.0  # the slowest step, a change of the MIG mode, takes about 30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an agent must be told."""
+
+    node: str
+    pod_resources: Path
+    health_port: int
+    may_lay_out: bool = True
+    kubeconfig: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRecord:
+    """A GPUNode for the watch's store."""
+
+    meta: Meta
+    seen: Seen
+
+
+class _Metadata(ObjectMeta):
+    generation: int = 0
+
+
+class GPUNodeObject(msgspec.Struct):
+    """A GPUNode, cut down to what an agent reads."""
+
+    metadata: _Metadata
+    spec: Json = {}
+    status: Json = {}
+
+    def read(self) -> SeenRecord:
+        """Its record."""
+        meta = self.metadata.read()
+        return SeenRecord(meta, Seen(self.metadata.generation, meta.version, self.spec, self.status))
+
+
+async def run(settings: Settings, gpus: Gpus | None = None, plugin: DevicePlugin | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises GpuError where NVML is needed and not installed."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    async with connect(settings.kubeconfig) as api:
+        agent = Agent(
+            node=settings.node,
+            api=api,
+            gpus=gpus or nvml.connect(),
+            holders=PodResources(settings.pod_resources),
+            plugin=plugin or SignalledPlugin(),
+            clock=time.time,
+            may_lay_out=settings.may_lay_out,
+        )
+        async with _served(health(agent, time.time), settings.health_port):
+            work = asyncio.create_task(follow(agent, api, time.time))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in (work, stopped):
+                task.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+            try:
+                await work
+            except asyncio.CancelledError:
+                return 0
+            raise RuntimeError("the agent ended by itself")
+
+
+async def follow(agent: Agent, api: KubeApi, clock: Clock) -> None:
+    """Run the agent for ever, told of its GPUNode by a watch."""
+
+    def changed(_: SeenRecord | None, new: SeenRecord | None) -> None:
+        agent.observe(new.seen if new else None)
+
+    store = Store[SeenRecord](changed)
+    own = f"metadata.name={agent.node}"
+    reflector = Reflector(api, GPU_NODES, Decoder(GPUNodeObject), store, clock, fields=own)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(reflector.run())
+        await reflector.listed.wait()
+        if not len(store):
+            agent.observe(None)
+        log.info("node %s: its GPUNode is known; looking at the boards", agent.node)
+        group.create_task(agent.run())
+
+
+def health(agent: Agent, clock: Clock) -> web.Application:
+    """Answers /healthz: an agent that hangs, as NVML does on some broken boards, is not alive."""
+    began = clock()
+
+    async def healthz(request: web.Request) -> web.Response:
+        silent = clock() - (agent.last_look or began)
+        hung = silent > HUNG_SECONDS
+        return web.Response(status=500 if hung else 200, text=f"last look {silent:.0f} s ago\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz)])
+    return app
+
+
+@asynccontextmanager
+async def _served(app: web.Application, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, port=port).start()
+        yield
+    finally:
+        await runner.cleanup()

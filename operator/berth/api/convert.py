@@ -1,0 +1,291 @@
+"""From the objects that watches deliver to the planner's types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from berth.api import training_job
+from berth.api.common import Gpus
+from berth.api.inference_service import InferenceServiceSpec
+from berth.api.pods import PodSpec, Template
+from berth.api.problems import Misconfigured, first_problem
+from berth.api.template import problems
+from berth.api.training_job import FIXED, TrainingJobSpec
+from berth.control.status import (
+    avoid_from,
+    from_rfc3339,
+    is_true,
+    moved_from,
+    past_from,
+    placement_from,
+    ranks_from,
+    ref_from,
+    verdict_from,
+)
+from berth.model.resources import duration_seconds, parse_quantity, pod_requests
+from berth.model.workloads import (
+    Attempt,
+    Demand,
+    Group,
+    Kind,
+    PodShape,
+    Preemption,
+    Queue,
+    Reclaim,
+    Ref,
+    Request,
+    Requirement,
+    StopPolicy,
+    Toleration,
+    Topology,
+    TopologyMode,
+    WithinQueue,
+    Workload,
+)
+
+Raw = Mapping[str, Any]
+T = TypeVar("T", bound=BaseModel)
+Affinity = tuple[tuple[Requirement, ...], ...]
+Volumes = Callable[[str, str], Affinity]
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+DEFAULT_QUEUE = "default"
+_SPECS: Mapping[Kind, type[TrainingJobSpec] | type[InferenceServiceSpec]] = {
+    Kind.TRAINING_JOB: TrainingJobSpec,
+    Kind.INFERENCE_SERVICE: InferenceServiceSpec,
+}
+
+
+def to_workload(
+    raw: Raw, priorities: Mapping[str, int], volumes: Volumes, default_queue: str = DEFAULT_QUEUE
+) -> Workload:
+    """A TrainingJob or InferenceService, without its pods and without what became of its Job or Deployment.
+
+    `priorities` gives the value of each PriorityClass, under "" that of work which names none. `volumes` gives the
+    node affinity of the volume bound to a claim, by namespace and name. Never raises on what a user wrote: the
+    workload of a bad object has no request, but a problem.
+    """
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    kind = Kind(raw["kind"])
+    request, attempt, priority, problem = None, None, 0, ""
+    try:
+        attempt = _attempt(status)
+        request = to_request(spec, kind, lambda claim: volumes(metadata["namespace"], claim))
+        priority = _priority(spec.get("priorityClassName") or "", priorities)
+    except Misconfigured as error:
+        request, problem = None, str(error)
+    finished = _finished(status)
+    return Workload(
+        ref=Ref(kind, metadata["namespace"], metadata["name"], metadata["uid"]),
+        created=from_rfc3339(metadata.get("creationTimestamp")),
+        request=request,
+        generation=metadata.get("generation", 1),
+        problem=problem,
+        spec_digest=spec_digest(spec) if request and kind is Kind.TRAINING_JOB else "",
+        queue=_queue_name(spec, metadata) or _kept_queue(status, attempt) or default_queue,
+        queue_named=bool(_queue_name(spec, metadata) or _kept_queue(status, attempt)),
+        priority=priority,
+        suspend=spec.get("suspend") is True,
+        deleting=bool(metadata.get("deletionTimestamp")),
+        max_runtime_seconds=_seconds(spec.get("maxRuntime")) if request else None,
+        estimated_seconds=_seconds(spec.get("estimatedRuntime")) if request else None,
+        ttl_seconds=spec.get("ttlSecondsAfterFinished") if request else None,
+        attempts_made=status.get("attempt") or 0,
+        attempt=None if finished else attempt,
+        finished=finished,
+        finished_at=from_rfc3339(status.get("finishedAt")),
+        started_at=from_rfc3339(status.get("startedAt")),
+        avoid=avoid_from(status.get("avoid")),
+        moved=moved_from(status.get("moved")),
+        gave_way_to=ref_from(status.get("gaveWayTo")),
+        shed=tuple(status.get("shed") or ()),
+        least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
+        not_before=from_rfc3339(status.get("notBefore")),
+        saved_at=_saved_at(status),
+        verdict=verdict_from(status.get("verdict")),
+    )
+
+
+def to_queue(raw: Raw) -> Queue:
+    """A Queue."""
+    spec, metadata = raw.get("spec") or {}, raw["metadata"]
+    quotas, usd, namespaces = spec.get("quotas"), spec.get("maxPricePerHour"), spec.get("namespaces")
+    preemption = spec.get("preemption") or {}
+    return Queue(
+        name=metadata["name"],
+        nominal=None if quotas is None else {quota["model"]: quota["nominal"] for quota in quotas},
+        borrowing=_limits(quotas, "borrowingLimit"),
+        lending=_limits(quotas, "lendingLimit"),
+        parent=spec.get("parent") or "",
+        weight=spec.get("weight") or 1,
+        max_usd_per_hour=None if usd is None else Fraction(str(usd)),
+        namespaces=None if namespaces is None else tuple(namespaces),
+        default_of=tuple(spec.get("defaultOf") or ()),
+        stop_policy=StopPolicy(spec.get("stopPolicy") or StopPolicy.NONE),
+        preemption=Preemption(
+            WithinQueue(preemption.get("withinQueue") or WithinQueue.LOWER_PRIORITY),
+            Reclaim(preemption.get("reclaim") or Reclaim.ANY),
+        ),
+        past=past_from((raw.get("status") or {}).get("fairShare")),
+        created=from_rfc3339(metadata.get("creationTimestamp")),
+    )
+
+
+def _limits(quotas: Sequence[Raw] | None, field: str) -> dict[str, int]:
+    return {quota["model"]: quota[field] for quota in quotas or () if quota.get(field) is not None}
+
+
+def least_replicas(spec: Raw) -> int:
+    """How many replicas of an InferenceService its disruption budget keeps: a share of them is rounded up, as there.
+
+    >>> least_replicas({"replicas": 5, "availability": {"minAvailable": "50%"}})
+    3
+    """
+    least = (spec.get("availability") or {}).get("minAvailable", 1)
+    if isinstance(least, int):
+        return least
+    return -(-int(spec.get("replicas", 1)) * int(str(least).removesuffix("%")) // 100)
+
+
+def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda claim: ()) -> Request:
+    """What a spec asks for. Raises Misconfigured with the field at fault and the remedy."""
+    parsed = _parse(_SPECS[kind], spec, "spec")
+    template = _parse(Template, spec["template"], "spec", "template")
+    for problem in problems(template, kind):
+        raise problem
+    _check_container(parsed.gpus, template.spec)
+    training = parsed if isinstance(parsed, TrainingJobSpec) else None
+    checkpoint = training.checkpoint if training else None
+    claims = [checkpoint.claim] if checkpoint and checkpoint.claim else []
+    return Request(
+        workers=parsed.workers if isinstance(parsed, TrainingJobSpec) else parsed.replicas,
+        demand=_demand(parsed.gpus),
+        shape=to_shape(template.spec, spec["template"]["spec"], volume, claims),
+        tensor=parsed.parallelism.tensor,
+        pipeline=training.parallelism.pipeline if training else 1,
+        topology=_topology(training.topology) if training and training.topology else None,
+    )
+
+
+def to_shape(pod: PodSpec, raw: Raw, volume: Callable[[str], Affinity], claims: Sequence[str] = ()) -> PodShape:
+    """What a pod asks of a node besides GPUs. `claims` are mounted besides those of its own volumes."""
+    required = pod.affinity.node_affinity.required if pod.affinity and pod.affinity.node_affinity else None
+    own = [v.persistent_volume_claim.claim_name for v in pod.volumes or () if v.persistent_volume_claim]
+    return PodShape(
+        requests=tuple(sorted(pod_requests(raw).items())),
+        node_selector=tuple(sorted((pod.node_selector or {}).items())),
+        affinity=tuple(
+            tuple(Requirement(e.key, e.operator, tuple(e.values or ())) for e in term.match_expressions or ())
+            for term in (required.node_selector_terms if required else ())
+        ),
+        volume_affinity=tuple(affinity for affinity in map(volume, dict.fromkeys([*own, *claims])) if affinity),
+        tolerations=tuple(
+            Toleration(t.key or "", t.operator or "Equal", t.value or "", t.effect or "") for t in pod.tolerations or ()
+        ),
+    )
+
+
+def spec_digest(spec: Raw) -> str:
+    """A digest of what a TrainingJob's pods are made from, the same when a version adds fields with defaults.
+
+    The template is taken as it is written: our schema gives nothing in it a default.
+    """
+    parsed = _parse(TrainingJobSpec, spec, "spec")
+    made_from = parsed.model_dump(mode="json", include=set(FIXED) - {"template"}, exclude_defaults=True)
+    text = json.dumps([made_from, spec["template"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parse(model: type[T], value: Any, *under: str) -> T:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise first_problem(error, *under) from error
+
+
+def _check_container(gpus: Gpus, pod: PodSpec) -> None:
+    names = [container.name for container in pod.containers]
+    if gpus.container is not None and gpus.container not in names:
+        message = f"{gpus.container!r} is no container of the template: use one of {', '.join(names)}"
+        raise Misconfigured("spec.gpus.container", message)
+
+
+def _demand(gpus: Gpus) -> Demand:
+    memory = None if gpus.memory is None else -int(-parse_quantity(gpus.memory) // 1)
+    return Demand(count=gpus.count, profile=gpus.profile, memory_bytes=memory, models=tuple(gpus.models or ()))
+
+
+def _topology(asked: training_job.Topology) -> Topology:
+    """How close together, and in which groups, the largest first."""
+    groups = sorted(asked.groups or (), key=lambda group: -group.size)
+    return Topology(
+        asked.level,
+        TopologyMode(asked.mode),
+        tuple(Group(group.size, group.level, TopologyMode(group.mode)) for group in groups),
+    )
+
+
+def _priority(name: str, priorities: Mapping[str, int]) -> int:
+    if name and name not in priorities:
+        there = ", ".join(sorted(key for key in priorities if key and not key.startswith("system-")))
+        remedy = f"use one of {there}, or leave it out" if there else "create it, or leave it out"
+        raise Misconfigured("spec.priorityClassName", f"there is no PriorityClass {name!r}: {remedy}")
+    return priorities.get(name, 0)
+
+
+def _queue_name(spec: Raw, metadata: Raw) -> str:
+    return str(spec.get("queueName") or (metadata.get("labels") or {}).get(QUEUE_LABEL) or "")
+
+
+def _kept_queue(status: Raw, attempt: Attempt | None) -> str:
+    """The queue that a live attempt is charged to: it stays there when its namespace gets another default."""
+    return str(status.get("queue") or "") if attempt else ""
+
+
+def _seconds(text: str | None) -> float | None:
+    return duration_seconds(text) if text else None
+
+
+def _saved_at(status: Raw) -> float:
+    """When the live attempt saved last: what it resumed from was saved before it began."""
+    saved = status.get("checkpoint") or {}
+    return from_rfc3339(saved.get("time")) if saved.get("attempt") == status.get("attempt") else 0.0
+
+
+def _finished(status: Raw) -> str:
+    conditions = status.get("conditions")
+    return next((outcome for outcome in ("Succeeded", "Failed") if is_true(conditions, outcome)), "")
+
+
+def _attempt(status: Raw) -> Attempt | None:
+    """The attempt whose placement is recorded; it is until its room is released."""
+    placement = status.get("placement")
+    if not placement:
+        return None
+    try:
+        whole = placement_from(placement)
+    except (KeyError, ValueError) as error:
+        raise Misconfigured("status.placement", "not as Berth wrote it: delete the object and remake it") from error
+    return Attempt(
+        number=status.get("attempt") or 1,
+        placement=whole,
+        admitted_at=from_rfc3339(status.get("admittedAt")),
+        stopping=status.get("stopping") or "",
+        done=_ranks(status.get("finishedRanks")),
+        missing_since=from_rfc3339(status.get("missingSince")),
+        spec_digest=status.get("specDigest") or "",
+    )
+
+
+def _ranks(text: str | None) -> frozenset[int]:
+    try:
+        return frozenset(ranks_from(text) if text else ())
+    except ValueError as error:
+        message = "not as Berth wrote it: delete the object and remake it"
+        raise Misconfigured("status.finishedRanks", message) from error

@@ -1,0 +1,347 @@
+"""TrainingJob: a gang of workers, placed all or none."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from berth.api.common import (
+    ClaimName,
+    Condition,
+    DeviceStatus,
+    Duration,
+    Gpus,
+    LevelName,
+    Parallelism,
+    PodTemplate,
+    PriorityClassName,
+    QueueName,
+    VerdictStatus,
+    WorkloadRef,
+    conditions_field,
+)
+from berth.api.crd import Column, CustomResource
+from berth.api.schema import Fields, Reported, Schema, Text, Timestamp, list_map, rule, rules
+from berth.model.topology import NVLINK_LEVEL
+
+MOST_WORKERS = 10_000
+# Pods of an Indexed Job have the host name <job>-<index>, at most 63 characters, and each attempt's Job is named
+# <name>-<attempt>: room is left for 99,999 attempts and for the index of the last worker.
+LONGEST_NAME = 63 - len("-99999") - len(f"-{MOST_WORKERS - 1}")
+
+_FIXED = (
+    "can't change while the job is not suspended: set spec.suspend to true (it may be in the same update), "
+    "or make a new TrainingJob"
+)
+_CONTAINER = "names no container of spec.template: use the name of one of them, or leave it out for the first"
+_TENSOR = "above 1 needs spec.gpus.count, and must divide workers x gpus.count: lower it or ask for more boards"
+_PIPELINE = "must divide workers: use a divisor of it, or change spec.workers to a multiple"
+_NESTED = "sizes must differ, and each must divide the next larger one, such as 2, 4 and 16: change one of them"
+_GROUPS = "each size must divide workers: use a divisor of it, or change spec.workers to a multiple"
+_GROUP_OF_INSTANCES = "level nvlink needs whole boards, since MIG instances share no NVLink: set spec.gpus.count"
+
+
+class TopologyGroup(Fields):
+    """Workers that stay closer together than the gang as a whole."""
+
+    size: int = Field(ge=2, le=MOST_WORKERS)
+    """Workers of each group: those of consecutive ranks, from rank 0 on. It divides the number of workers."""
+    level: LevelName
+    """Name of a level of the operator's configuration, such as nvlink: each group in one domain of that level. A node
+    that has no label for the level shares a domain with none but those of its next closer labelled domain, else with
+    itself."""
+    mode: Literal["Required", "Preferred"] = "Preferred"
+    """Required: wait until each group finds a domain. Preferred: keep the groups together where all of them can be,
+    without putting the gang as a whole further apart."""
+
+
+class Topology(Fields):
+    """How close together the gang's nodes are."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.groups) || self.groups.all(one, self.groups.all(other, "
+                "one.size % other.size == 0 || other.size % one.size == 0))",
+                _NESTED,
+                ".groups",
+            )
+        )
+    )
+
+    level: LevelName
+    """Name of a level of the operator's configuration, such as rack: all members in one domain of that level."""
+    mode: Literal["Required", "Preferred"] = "Preferred"
+    """Required: wait until one domain holds all members. Preferred: else take the next broader level."""
+    groups: list[TopologyGroup] | None = Field(None, max_length=4, json_schema_extra=list_map("size"))
+    """Groups of workers that stay closer together, such as every 2 in one NVLink domain. Groups may lie in groups: each
+    size divides the next larger one, on a level that is no broader."""
+
+    @field_validator("groups")
+    @classmethod
+    def _nested(cls, groups: list[TopologyGroup] | None) -> list[TopologyGroup] | None:
+        sizes = sorted(group.size for group in groups or ())
+        if any(larger % smaller or larger == smaller for smaller, larger in pairwise(sizes)):
+            raise ValueError(_NESTED)
+        return groups
+
+
+class TrainingParallelism(Parallelism):
+    """How the program splits its work, as far as placement depends on it."""
+
+    pipeline: int = Field(1, ge=1, le=MOST_WORKERS)
+    """Stages of the pipeline: equal runs of consecutive ranks, as Megatron-LM and DeepSpeed number them. The workers of
+    a stage are kept as close together as there is room, and each stage beside the next."""
+
+
+def _fixed(field: str, required: bool = True) -> Schema:
+    """A rule that the field stays as it is, unless the job is suspended before or after the update."""
+    same = f"self.{field} == oldSelf.{field}"
+    if not required:
+        same = f"(has(self.{field}) ? has(oldSelf.{field}) && {same} : !has(oldSelf.{field}))"
+    return rule(f"self.suspend || oldSelf.suspend || {same}", _FIXED, f".{field}")
+
+
+class Checkpoint(Fields):
+    """Where and how often the program saves its state, as docs/checkpoints.md has it."""
+
+    claim: ClaimName | None = None
+    """PersistentVolumeClaim of the job's namespace, mounted at path in every container. Absent: the template mounts
+    something there itself."""
+    path: Annotated[str, Text(("^/[^:]*$",), "must be an absolute path without ':', such as /checkpoints", 256)] = (
+        "/checkpoints"
+    )
+    """Folder in the containers. Each attempt saves below it, in a folder of its own, CHECKPOINT_DIR."""
+    interval: Annotated[
+        str,
+        Text(
+            ("^(auto|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?)$", "auto|[1-9]"),
+            "must be auto, or a duration such as 15m or 1h30m",
+            16,
+        ),
+    ] = "auto"
+    """Time from the end of one save to the beginning of the next, such as 15m; auto: by the time that saves take, and
+    by how often nodes like the gang's fail."""
+    grace_seconds: int = Field(120, ge=1, le=600)
+    """Seconds from SIGTERM to SIGKILL: a step and a save should fit. Spot capacity may give less."""
+
+
+_NO_GROUPS = "!has(self.topology) || !has(self.topology.groups)"
+_GROUPS_PATH = ".topology.groups"
+FIXED = ("workers", "gpus", "parallelism", "topology", "queue_name", "template")
+
+
+class TrainingJobSpec(Fields):
+    """What is to run, and what it needs."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            _fixed("workers"),
+            _fixed("gpus"),
+            _fixed("parallelism"),
+            _fixed("topology", required=False),
+            _fixed("queueName", required=False),
+            _fixed("template"),
+            rule(
+                "!has(self.gpus.container) || "
+                "self.template.spec.containers.exists(container, container.name == self.gpus.container)",
+                _CONTAINER,
+                ".gpus.container",
+            ),
+            rule(
+                "self.parallelism.tensor == 1 || "
+                "has(self.gpus.count) && self.workers * self.gpus.count % self.parallelism.tensor == 0",
+                _TENSOR,
+                ".parallelism.tensor",
+            ),
+            rule("self.workers % self.parallelism.pipeline == 0", _PIPELINE, ".parallelism.pipeline"),
+            rule(f"{_NO_GROUPS} || self.topology.groups.all(g, self.workers % g.size == 0)", _GROUPS, _GROUPS_PATH),
+            rule(
+                f"{_NO_GROUPS} || has(self.gpus.count) || self.topology.groups.all(g, g.level != '{NVLINK_LEVEL}')",
+                _GROUP_OF_INSTANCES,
+                _GROUPS_PATH,
+            ),
+        )
+    )
+
+    queue_name: QueueName | None = None
+    """Queue whose quota the job is charged to. Absent: the label kueue.x-k8s.io/queue-name, else "default"."""
+    priority_class_name: PriorityClassName | None = None
+    """PriorityClass that orders the job among others in Berth. Its pods run under Berth's own class."""
+    suspend: bool = False
+    """Stop the job, or don't start it, until this is false again."""
+    workers: int = Field(ge=1, le=MOST_WORKERS)
+    """Pods of the gang, started all or none."""
+    gpus: Gpus
+    """GPUs of each worker."""
+    parallelism: TrainingParallelism = TrainingParallelism()
+    """How the program splits its work."""
+    topology: Topology | None = None
+    """How close together the gang's nodes are. Absent: as close as there is room for, at no cost to others."""
+    max_runtime: Duration | None = None
+    """Longest time that an attempt may run, from the moment all its pods are ready, such as 90m, 1h30m or 2d. The job
+    fails when it is over. Absent: no limit."""
+    estimated_runtime: Duration | None = None
+    """How long an attempt is expected to run, from the moment all its pods are ready, such as 40m. It is no limit: work
+    that ends in time may start before work that waits for more room. Absent: as long as jobs like it took, else
+    maxRuntime."""
+    checkpoint: Checkpoint | None = None
+    """Where and how often the program saves its state; a change holds from the next attempt on. Absent: Berth knows of
+    no checkpoints, and counts all work of an attempt as lost when it is stopped."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Seconds after its end until the job is deleted with all it made. Absent: kept."""
+    template: PodTemplate
+    """Template of the workers' pods."""
+
+
+class Assignment(Reported):
+    """Members on one node."""
+
+    node: str
+    """Name of the node."""
+    ranks: str
+    """Their ranks, such as 0-3,7."""
+
+
+class PlacementStatus(Reported):
+    """Which device and node each member has."""
+
+    device: DeviceStatus
+    """What each member's container requests."""
+    domain: str | None = None
+    """The smallest topology domain that holds all members, such as rack r1."""
+    summary: str | None = None
+    """The assignments in few words, for printing."""
+    assignments: list[Assignment] = Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    """Nodes and the ranks of the members on them."""
+
+
+class Avoided(Reported):
+    """A node that refused a member."""
+
+    node: str
+    """Name of the node."""
+    until: Timestamp
+    """When it may be tried again."""
+
+
+class Moved(Reported):
+    """A move in quiet hours."""
+
+    time: Timestamp
+    """When it was decided."""
+    usd: float
+    """What it cost: the work lost and the time to restart, at list price."""
+
+
+class ProgressStatus(Reported):
+    """How far training is, as the program tells."""
+
+    step: int | None = None
+    """Steps done."""
+    total_steps: int | None = None
+    """Steps in all."""
+    percent: int | None = None
+    """Share that is done."""
+    summary: str | None = None
+    """The same for printing, such as 45%."""
+    estimated_end: Timestamp | None = None
+    """When the program expects to be done."""
+    time: Timestamp
+    """When it told so."""
+
+
+class CheckpointStatus(Reported):
+    """The last durable checkpoint."""
+
+    attempt: int
+    """Number of the attempt that saved it; its folder bears that number."""
+    step: int
+    """Last step that it holds."""
+    time: Timestamp
+    """When it became durable."""
+    bytes: int
+    """Its size."""
+    seconds: float
+    """How long the save took."""
+
+
+class TrainingJobStatus(Reported):
+    """What became of the job."""
+
+    observed_generation: int | None = None
+    """metadata.generation that this status answers."""
+    state: Literal["Pending", "Admitted", "Running", "Suspended", "Stopping", "Succeeded", "Failed"] | None = None
+    """A word for printing. Programs read the conditions."""
+    queue: str | None = None
+    """Queue that the job is charged to."""
+    attempt: int | None = None
+    """Number of the latest attempt; its Job is named <name>-<attempt>. Absent: none yet."""
+    ready: str | None = None
+    """Ready workers of those asked for, such as 3/4."""
+    conditions: list[Condition] = conditions_field()
+    """Admitted, PodsReady, Suspended, Evicted, Succeeded, Failed, Misconfigured."""
+    verdict: VerdictStatus | None = None
+    """Why the job is where it is."""
+    placement: PlacementStatus | None = None
+    """Where the latest attempt runs or ran; recorded before its pods start. Absent: no attempt holds room."""
+    device: str | None = None
+    """What each worker has, for printing, such as 8 x H100-80GB."""
+    admitted_at: Timestamp | None = None
+    """When the latest attempt was admitted."""
+    started_at: Timestamp | None = None
+    """When all pods of the latest attempt were ready first."""
+    finished_at: Timestamp | None = None
+    """When the job succeeded or failed for good."""
+    stopping: str | None = None
+    """Why the attempt is being stopped. Absent: it is not."""
+    gave_way_to: WorkloadRef | None = None
+    """For whom the job was stopped: its room is kept for that one until it has a place. Absent: for nobody, or the job
+    has a place again."""
+    avoid: list[Avoided] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    """Nodes that refused a member of this job lately."""
+    moved: Moved | None = None
+    """Its last move in quiet hours: it counts against their budget."""
+    not_before: Timestamp | None = None
+    """A requeued job is not admitted before this moment."""
+    finished_ranks: str | None = None
+    """Ranks of the latest attempt that ended well, such as 0-3. Absent: none yet."""
+    missing_since: Timestamp | None = None
+    """Since when the latest attempt, whole before, lacks a pod. Absent: it lacks none."""
+    progress: ProgressStatus | None = None
+    """How far training is. Absent: the program tells nothing."""
+    checkpoint: CheckpointStatus | None = None
+    """The last durable checkpoint, of whichever attempt. Absent: none is known."""
+    checkpoint_problem: str | None = None
+    """Why the latest save failed. Absent: it did not."""
+    spec_digest: str | None = None
+    """Digest of the spec that the latest attempt was admitted with: after a change another attempt is made."""
+
+
+TRAINING_JOB = CustomResource(
+    kind="TrainingJob",
+    plural="trainingjobs",
+    short_name="tj",
+    about="A gang of workers that train together: placed all or none, on GPUs that are close to each other.",
+    spec=TrainingJobSpec,
+    status=TrainingJobStatus,
+    longest_name=LONGEST_NAME,
+    name_remedy=(
+        f"metadata.name must be at most {LONGEST_NAME} lower-case letters, digits and '-', and begin with a letter: "
+        "pods are named <name>-<attempt>-<index>, and a host name has at most 63 characters"
+    ),
+    columns=(
+        Column("Queue", ".status.queue", "Queue that the job is charged to"),
+        Column("Workers", ".status.ready", "Ready workers of those asked for"),
+        Column("State", ".status.state", "What the job is doing"),
+        Column("Progress", ".status.progress.summary", "How far training is"),
+        Column("Reason", ".status.verdict.reason", "Why"),
+        Column("Placement", ".status.placement.summary", "Nodes and the ranks on them", wide=True),
+        Column("Device", ".status.device", "What each worker has", wide=True),
+        Column("Attempt", ".status.attempt", "Number of the latest attempt", type="integer", wide=True),
+        Column("Saved", ".status.checkpoint.time", "Age of the last durable checkpoint", type="date", wide=True),
+        Column("ETA", ".status.progress.estimatedEnd", "When the program expects to be done", wide=True),
+    ),
+)

@@ -1,0 +1,294 @@
+"""What running jobs tell of themselves, and what they are asked: the desk behind the progress endpoint.
+
+A report counts only from a member of the live attempt. Progress reaches the status at most every 30 s, a durable
+checkpoint at once. A save request is the answer to a long poll; who asks again after a lost answer gets it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from berth.control.picture import Picture, Raw
+from berth.control.ports import TRAINING_JOBS, Api, ApiError, Clock, Json, NotFound
+from berth.control.records import ATTEMPT_LABEL, NAME_LABEL, UID_LABEL, PodRecord, whole_number
+from berth.control.status import to_rfc3339
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 30.0  # between two writes of one job's progress
+RETRY_SECONDS = 5.0  # after a write that failed
+WRITES = 16  # at once
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The pod that a token was made for."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+
+
+class Stranger(Exception):
+    """The caller is no member of that job; or not in sight yet, so that it may ask again."""
+
+
+class Superseded(Exception):
+    """The caller is a member of an attempt that is not the live one any more: its word does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A durable checkpoint."""
+
+    step: int
+    time: float  # when it became durable, in seconds since the epoch, by the clock of the worker's node
+    bytes: int
+    seconds: float  # that the save took
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a member tells. None: it says nothing of that."""
+
+    step: int | None = None
+    total: int | None = None
+    percent: int | None = None
+    remaining_seconds: int | None = None
+    checkpoint: Saved | None = None
+    answers: str = ""  # the id of the request that the checkpoint was made for
+    problem: str = ""  # why a save failed
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRequest:
+    """Members are to save now, and to go on."""
+
+    id: str
+    reason: str
+    asked_at: float  # seconds since the epoch
+    deadline: float = 0.0  # when it is too late; 0: never
+
+
+@dataclass
+class _Job:
+    """What is known of one running attempt."""
+
+    attempt: int
+    pending: Json = field(default_factory=dict)  # status fields that are not written yet
+    due: float = 0.0  # when to write them
+    written: float = 0.0  # when progress was written last
+    request: SaveRequest | None = None  # the latest, answered or not
+    answered: bool = False
+    saved: Saved | None = None
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+
+Interval = Callable[[Raw, Saved | None], float | None]
+"""The checkpoint interval of a job, in seconds, after its latest checkpoint; None: it is not for Berth to say."""
+
+
+@dataclass
+class Desk:
+    """Takes reports and gives answers."""
+
+    picture: Picture
+    api: Api
+    clock: Clock
+    interval: Interval = lambda raw, saved: None
+    _jobs: dict[str, _Job] = field(default_factory=dict)  # by uid
+    _dirty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, caller: Caller, name: str, report: Report) -> Json:
+        """A member's report; the answer. Raises Stranger or Superseded."""
+        raw, job = self._job_of(caller, name)
+        now = self.clock()
+        urgent = report.checkpoint is not None or bool(report.problem)
+        job.pending |= self._status(job, report, now)
+        if job.pending:
+            due = now if urgent else max(now, job.written + PROGRESS_SECONDS)
+            job.due = min(job.due or due, due)
+            self._dirty.set()
+        if report.checkpoint is not None:
+            self._note_saved(job, report)
+        return self._answer(raw, job)
+
+    async def next_request(self, caller: Caller, name: str, after: str, seconds: float) -> Json:
+        """The answer as soon as there is a request newer than `after`, else when the time is over."""
+        raw, job = self._job_of(caller, name)
+        if not self._is_news(job, after):
+            waiter = asyncio.get_running_loop().create_future()
+            job.waiters.add(waiter)
+            try:
+                await asyncio.wait([waiter], timeout=seconds)
+            finally:
+                job.waiters.discard(waiter)
+        if not self._is_news(job, after):
+            return self._interval(raw, job)
+        return self._answer(raw, job)
+
+    def ask(self, uid: str, attempt: int, reason: str, deadline: float = 0.0) -> SaveRequest:
+        """Ask all members of a job to save; who polls hears of it at once."""
+        job = self._known(uid, attempt)
+        now = self.clock()
+        job.request, job.answered = SaveRequest(f"{attempt}-{int(now * 1000)}", reason, now, deadline), False
+        for waiter in job.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        return job.request
+
+    def answered(self, uid: str) -> bool:
+        """Whether the latest request led to a durable checkpoint."""
+        job = self._jobs.get(uid)
+        return job is not None and job.answered
+
+    def saved(self, uid: str) -> Saved | None:
+        """The latest durable checkpoint of a live attempt that this process heard of."""
+        job = self._jobs.get(uid)
+        return job.saved if job else None
+
+    async def run(self) -> None:
+        """Write what is due into statuses, for ever."""
+        limit = asyncio.Semaphore(WRITES)
+        while True:
+            now = self.clock()
+            due = [uid for uid, job in self._jobs.items() if job.pending and job.due <= now]
+            await asyncio.gather(*(self._write(uid, limit) for uid in due))
+            self._forget()
+            self._dirty.clear()
+            waits = [job.due - self.clock() for job in self._jobs.values() if job.pending]
+            if not waits or min(waits) > 0:
+                await self._sleep(min(waits, default=None))
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._dirty.wait()
+        except TimeoutError:
+            return
+
+    async def _write(self, uid: str, limit: asyncio.Semaphore) -> None:
+        job, raw = self._jobs[uid], self.picture.workloads.get(uid)
+        fields, job.pending = job.pending, {}
+        if raw is None:
+            return
+        metadata = raw["metadata"]
+        body = {"metadata": {"uid": uid}, "status": fields}
+        try:
+            async with limit:
+                answer = await self.api.merge(
+                    TRAINING_JOBS, metadata["namespace"], metadata["name"], body, subresource="status"
+                )
+            if uid in self.picture.workloads:  # so that the next decision is made from this very state
+                self.picture.record(TRAINING_JOBS, answer)
+            job.written, job.due = self.clock(), 0.0
+        except NotFound:
+            self._jobs.pop(uid, None)
+        except ApiError as error:
+            log.warning("progress of %s/%s not written: %s", metadata["namespace"], metadata["name"], error)
+            job.pending, job.due = fields | job.pending, self.clock() + RETRY_SECONDS
+
+    def _forget(self) -> None:
+        """Jobs that are gone, or whose attempt is over."""
+        for uid, job in list(self._jobs.items()):
+            raw = self.picture.workloads.get(uid)
+            if (raw is None or live_attempt(raw) != job.attempt) and not job.waiters:
+                del self._jobs[uid]
+
+    def _job_of(self, caller: Caller, name: str) -> tuple[Raw, _Job]:
+        """The job that the caller is a member of."""
+        pod = self.picture.pods.get(caller.namespace, caller.pod)
+        if pod is None or pod.meta.uid != caller.pod_uid or pod.meta.labels.get(NAME_LABEL) != name:
+            raise Stranger(f"pod {caller.namespace}/{caller.pod} is no member of TrainingJob {name}")
+        raw = self._owner_of(pod)
+        if raw is None:
+            raise Stranger(f"pod {caller.namespace}/{caller.pod} belongs to no TrainingJob {name}")
+        attempt, live = whole_number(pod.meta.labels.get(ATTEMPT_LABEL)), live_attempt(raw)
+        if attempt != live:
+            raise Superseded(f"attempt {attempt} of {name} is over: only what attempt {live} saves counts")
+        return raw, self._known(raw["metadata"]["uid"], attempt)
+
+    def _owner_of(self, pod: PodRecord) -> Raw | None:
+        """The TrainingJob whose Job made the pod. Anybody may write labels, but not be made by that Job."""
+        uid, attempt = pod.meta.labels.get(UID_LABEL, ""), pod.meta.labels.get(ATTEMPT_LABEL, "")
+        raw = self.picture.workloads.get(uid)
+        if raw is None or not is_training(raw) or raw["metadata"]["namespace"] != pod.meta.namespace:
+            return None
+        return raw if pod.controller == f"Job/{raw['metadata']['name']}-{attempt}" else None
+
+    def _known(self, uid: str, attempt: int) -> _Job:
+        job = self._jobs.get(uid)
+        if job is None or job.attempt != attempt:
+            job = self._jobs[uid] = _Job(attempt)
+        return job
+
+    def _note_saved(self, job: _Job, report: Report) -> None:
+        job.saved = report.checkpoint
+        job.answered = job.answered or (job.request is not None and report.answers == job.request.id)
+
+    def _is_news(self, job: _Job, after: str) -> bool:
+        return job.request is not None and not job.answered and job.request.id != after
+
+    def _answer(self, raw: Raw, job: _Job) -> Json:
+        answer = self._interval(raw, job)
+        if job.request is not None and not job.answered:
+            request = {"id": job.request.id, "reason": job.request.reason}
+            if job.request.deadline:
+                request["deadline"] = to_rfc3339(job.request.deadline)
+            answer["saveRequest"] = request
+        return answer
+
+    def _interval(self, raw: Raw, job: _Job) -> Json:
+        seconds = self.interval(raw, job.saved)
+        return {} if seconds is None else {"intervalSeconds": round(seconds, 1)}
+
+    def _status(self, job: _Job, report: Report, now: float) -> Json:
+        """The status fields that a report changes."""
+        fields: Json = {}
+        if report.step is not None or report.percent is not None:
+            fields["progress"] = _progress_status(report, now)
+        if report.checkpoint is not None:
+            fields["checkpoint"] = _saved_status(job.attempt, report.checkpoint)
+            fields["checkpointProblem"] = None
+        if report.problem:
+            fields["checkpointProblem"] = report.problem
+        return fields
+
+
+def is_training(raw: Raw) -> bool:
+    """Whether a workload is a TrainingJob."""
+    return raw.get("kind") == "TrainingJob"
+
+
+def live_attempt(raw: Raw) -> int:
+    """The number of a job's attempt that runs; 0: none does."""
+    status = raw.get("status") or {}
+    return int(status.get("attempt") or 0) if status.get("placement") and not status.get("finishedAt") else 0
+
+
+def _progress_status(report: Report, now: float) -> Json:
+    percent = report.percent
+    if percent is None and report.total:
+        percent = min(100, 100 * (report.step or 0) // report.total)
+    ends = None if report.remaining_seconds is None else to_rfc3339(now + report.remaining_seconds)
+    return {
+        "step": report.step,
+        "totalSteps": report.total,
+        "percent": percent,
+        "summary": None if percent is None else f"{percent}%",
+        "estimatedEnd": ends,
+        "time": to_rfc3339(now),
+    }
+
+
+def _saved_status(attempt: int, saved: Saved) -> Json:
+    return {
+        "attempt": attempt,
+        "step": saved.step,
+        "time": to_rfc3339(saved.time),
+        "bytes": saved.bytes,
+        "seconds": saved.seconds,
+    }

@@ -1,0 +1,274 @@
+"""Workloads: what they ask for, what they have, and the pods that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from berth.model.reasons import Verdict
+
+
+class Kind(StrEnum):
+    """The kinds of workload."""
+
+    TRAINING_JOB = "TrainingJob"
+    INFERENCE_SERVICE = "InferenceService"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A workload's identity. The uid alone is unique for all time."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one member asks of one node: exactly one of `count`, `profile` and `memory_bytes`."""
+
+    count: int | None = None  # whole boards
+    profile: str | None = None  # one MIG instance of this profile
+    memory_bytes: int | None = None  # the smallest profile or board with this much usable memory
+    models: tuple[str, ...] = ()  # names of models or families; empty: any
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A demand settled on one board model: what each member's container requests."""
+
+    model: str  # BoardModel.name
+    resource: str  # extended resource, such as "nvidia.com/gpu" or "nvidia.com/mig-1g.10gb"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One expression of a node selector: In, NotIn, Exists, DoesNotExist, Gt or Lt."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A toleration; empty key with Exists tolerates all; empty effect means every effect."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodShape:
+    """What a member's pod asks of a node besides GPUs. Equal shapes are feasible on the same nodes."""
+
+    requests: tuple[tuple[str, int], ...] = ()  # sorted; without GPUs
+    node_selector: tuple[tuple[str, str], ...] = ()
+    affinity: tuple[tuple[Requirement, ...], ...] = ()  # any term must match; each term's expressions all
+    volume_affinity: tuple[tuple[tuple[Requirement, ...], ...], ...] = ()  # one such affinity for each bound volume
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class TopologyMode(StrEnum):
+    """Whether a level binds."""
+
+    REQUIRED = "Required"
+    PREFERRED = "Preferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Each `size` consecutive ranks in one domain of this level."""
+
+    size: int
+    level: str
+    mode: TopologyMode
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All members in one domain of this level, and groups of them closer together, outer groups first."""
+
+    level: str
+    mode: TopologyMode
+    groups: tuple[Group, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and a node for each member; `nodes[rank]` is the node of that rank."""
+
+    device: Device
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a workload asks for, in the planner's terms."""
+
+    workers: int  # members of the gang, or replicas of the service
+    demand: Demand
+    shape: PodShape
+    tensor: int = 1  # ranks (boards) that must share one NVLink domain
+    topology: Topology | None = None
+    pipeline: int = 1  # stages: equal runs of consecutive ranks, each as close together as can be
+
+
+class PodPhase(StrEnum):
+    """What a workload's pod is doing, from the planner's point of view."""
+
+    GATED = "Gated"  # waits for its pin
+    PINNED = "Pinned"  # pin given, not yet bound by kube-scheduler
+    BOUND = "Bound"  # on its node, not yet ready
+    READY = "Ready"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a workload."""
+
+    name: str
+    uid: str
+    phase: PodPhase
+    attempt: int = 0  # of the TrainingJob; 0 for a service's pod
+    index: int = 0  # rank of the member; 0 for a service's pod
+    node: str = ""  # bound, else pinned to; "": neither
+    created: float = 0.0  # seconds since the epoch
+    pinned_at: float = 0.0  # when the gate was lifted; 0: not yet
+    terminating: bool = False
+    refusal: str = ""  # why the kubelet refused it (infrastructure), such as "UnexpectedAdmissionError"; else ""
+    exit_code: int | None = None
+    message: str = ""  # why it failed, or why kube-scheduler can't bind it
+    device: Device | None = None  # what a service's pod requests (its model by its node)
+
+
+class RunPhase(StrEnum):
+    """What became of an attempt's Job (or a service's Deployment)."""
+
+    ABSENT = "Absent"  # admitted, not made yet (or lost)
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"  # asked to stop; its pods may still be going
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a TrainingJob. `placement` is the recorded intent; it holds its room from then on."""
+
+    number: int
+    placement: Placement
+    admitted_at: float  # seconds since the epoch
+    phase: RunPhase = RunPhase.ABSENT
+    stopping: str = ""  # the reason, once it is decided to stop it; recorded before anything is stopped
+    done: frozenset[int] = frozenset()  # ranks recorded as ended well and undisturbed: their pods may go
+    missing_since: float = 0.0  # since when a gang that was whole lacks a member; 0: it lacks none
+    spec_digest: str = ""  # of the spec that it was admitted with; "": not recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A TrainingJob or InferenceService, with all the planner needs to decide what comes next."""
+
+    ref: Ref
+    created: float  # seconds since the epoch
+    request: Request | None  # None: misconfigured
+    generation: int = 1
+    problem: str = ""  # the field and the remedy, when misconfigured
+    spec_digest: str = ""  # of the fields that are fixed while a job is not suspended; "": unreadable
+    queue: str = "default"
+    queue_named: bool = True  # False: `queue` is only where work goes that names none
+    priority: int = 0
+    suspend: bool = False
+    deleting: bool = False
+    max_runtime_seconds: float | None = None
+    estimated_seconds: float | None = None  # how long a run takes, as its user expects; None: they did not say
+    ttl_seconds: float | None = None
+    attempts_made: int = 0  # number of the latest attempt, finished or not
+    attempt: Attempt | None = None  # the live one
+    finished: str = ""  # "Succeeded" or "Failed", for good
+    finished_at: float = 0.0
+    started_at: float = 0.0  # when the live attempt had all its pods ready first; 0: not yet
+    avoid: tuple[tuple[str, float], ...] = ()  # nodes that refused a member, and until when (seconds since epoch)
+    pods: tuple[Pod, ...] = ()
+    moved: tuple[float, float] | None = None  # when it was last moved in quiet hours, and what that cost in dollars
+    not_before: float = 0.0  # a requeued job is not admitted before this moment (backoff)
+    served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
+    served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
+    saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
+    gave_way_to: Ref | None = None  # for whom it was stopped, as long as it has no place again
+    shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that
+    least_replicas: int = 1  # of a service: as many stay as long as others can make the room
+    verdict: Verdict | None = None  # the one last written
+
+
+class StopPolicy(StrEnum):
+    """Whether a queue, and what is under it, is stopped."""
+
+    NONE = "None"
+    HOLD = "Hold"  # nothing new is admitted
+    HOLD_AND_DRAIN = "HoldAndDrain"  # and what runs is stopped
+
+
+class WithinQueue(StrEnum):
+    """Whom a workload may have evicted in its own queue."""
+
+    LOWER_PRIORITY = "LowerPriority"
+    NEVER = "Never"
+
+
+class Reclaim(StrEnum):
+    """Whom a queue may have evicted in others of its tree, to get back what it owns and they borrow."""
+
+    ANY = "Any"
+    LOWER_PRIORITY = "LowerPriority"
+    NEVER = "Never"
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """Whom the work of a queue may displace."""
+
+    within_queue: WithinQueue = WithinQueue.LOWER_PRIORITY
+    reclaim: Reclaim = Reclaim.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the work of one queue, without those under it, used lately, by board model."""
+
+    at: float = 0.0  # when it was counted, in seconds since the epoch; 0: never
+    board_hours: Mapping[str, float] = field(default_factory=dict)  # until then; half is forgotten each half-life
+    boards: Mapping[str, float] = field(default_factory=dict)  # held from then on
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue's place in the tree and its quota, in boards by the name of a model or family.
+
+    `nominal` None: it states no quota. Alone, or in a tree in which no queue states any, it is unlimited; else it owns
+    nothing and may borrow without bound.
+    """
+
+    name: str
+    nominal: Mapping[str, int] | None = None
+    borrowing: Mapping[str, int] = field(default_factory=dict)  # most that is held beyond what is its own; by name
+    lending: Mapping[str, int] = field(default_factory=dict)  # most of its own that others may hold; by name
+    parent: str = ""  # "": it is a root
+    weight: int = 1
+    max_usd_per_hour: Fraction | None = None  # of all that it and the queues under it hold, at list prices
+    namespaces: tuple[str, ...] | None = None  # whose work may use it; None: all
+    default_of: tuple[str, ...] = ()  # namespaces whose work goes here when it names no queue
+    stop_policy: StopPolicy = StopPolicy.NONE
+    preemption: Preemption = Preemption()
+    past: Past = Past()
+    created: float = 0.0  # seconds since the epoch

@@ -1,0 +1,218 @@
+"""Pending TrainingJobs: the cheapest option that quota allows and in which the whole gang fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import inf
+
+from berth.model.reasons import Reason, Verdict
+from berth.model.workloads import Device, Kind, Placement, Request, Workload
+from berth.planning.actions import Admit
+from berth.planning.cohorts import stopped
+from berth.planning.endings import Ending
+from berth.planning.field import Field
+from berth.planning.options import MOST_TIMES_CHEAPEST, Option, bounded, name_of
+from berth.planning.packing import pack
+from berth.planning.problems import problem_with, queue_problem
+from berth.planning.scratch import Scratch, gang_of, linked_boards
+from berth.planning.verdicts import boards_text, placed
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An option, and why it is not to be tried now."""
+
+    option: Option
+    reason: Reason | None = None  # None: it may be tried
+    message: str = ""
+
+
+def problem_of(s: Scratch, w: Workload) -> str:
+    """What makes a workload Misconfigured, naming the field; "" where nothing does."""
+    if w.request is None:
+        return w.problem or "spec: it can't be understood"
+    return (
+        w.problem
+        or queue_problem(w.queue, w.ref.namespace, s.quota.cohorts, s.policy.default_queue)
+        or problem_with(w.request, w.ref.kind, s.fleet)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A place for a whole gang: its device, a node for each rank, and the options that there were."""
+
+    option: Option
+    field: Field
+    nodes: tuple[str, ...]
+    options: tuple[Option, ...]
+
+    def take(self, s: Scratch, queue: str, sign: int = 1) -> None:
+        """Take its room and quota, for nobody who is admitted yet; with `sign` -1, give them back."""
+        needs = {name: sign * n for name, n in self.field.needs.items()}
+        for node in self.nodes:
+            s.ledger.take(node, needs)
+        s.quota.charge(queue, self.field.pool.model, sign * self.option.boards * len(self.nodes))
+
+
+def fit(s: Scratch, w: Workload, request: Request, until: float) -> Fit | None:
+    """The cheapest place that quota allows and in which the whole gang fits now, if it ends as expected.
+
+    Of what is kept for others it may use what it gives back in time; but it goes elsewhere where it can, since those
+    may start earlier than expected.
+    """
+    tried = choices(s, w, request)
+    for choice in tried:
+        gang = gang_of(request, choice.option.device, s.fleet.levels, request.workers)
+        for end in (inf, until) if until < inf and s.reserved else (until,):
+            field = None if choice.reason else _open_field(s, w, request, choice.option, end)
+            nodes = pack(field, gang) if field is not None else None
+            if field is not None and nodes is not None:
+                return Fit(choice.option, field, nodes, tuple(c.option for c in tried))
+    return None
+
+
+def fit_in_any_room(s: Scratch, w: Workload, request: Request, only: Device | None = None) -> Fit | None:
+    """The same whatever is kept for others; with no other device than `only`, if given."""
+    tried = choices(s, w, request)
+    for choice, field in fields_of(s, w, request, tried):
+        device = choice.option.device
+        if only in (None, device):
+            nodes = pack(field, gang_of(request, device, s.fleet.levels, request.workers))
+            if nodes is not None:
+                return Fit(choice.option, field, nodes, tuple(c.option for c in tried))
+    return None
+
+
+def admit(
+    s: Scratch, w: Workload, request: Request, better_later: Callable[[Option], bool] = lambda option: False
+) -> bool:
+    """Admit a pending job if its gang fits somewhere now, and take its room and quota; say whether it was.
+
+    `better_later` says whether it should rather wait for a device cheaper than the one that is free.
+    """
+    until = s.estimates.end_if_admitted(w)
+    found = fit(s, w, request, until)
+    if found is None or better_later(found.option):
+        return False
+    settle(s, w, found, until)
+    return True
+
+
+def settle(s: Scratch, w: Workload, found: Fit, until: float) -> None:
+    """Admit a pending job to a place that was found for it, where it is to stay until then."""
+    device, nodes = found.option.device, found.nodes
+    s.place(w, device, nodes, found.field.needs, until)
+    s.began.append(Ending(w, *s.estimates.end(w), s.now, device, nodes, found.field.needs))
+    verdict = placed(found.field.pool, nodes, found.option, found.options)
+    s.decide(w.ref, verdict, Admit(w.ref, w.attempts_made + 1, Placement(device, nodes), verdict))
+
+
+def _open_field(s: Scratch, w: Workload, request: Request, option: Option, until: float) -> Field | None:
+    """Where a gang may go that is to stay until then; None where its queue has promised what it would need."""
+    left = s.quota_left(w.queue, option.device, until)
+    if left is not None and option.boards * request.workers > left:
+        return None
+    device = option.device
+    return s.open_field(request.shape, device, s.avoided(w), linked_boards(request, device), until)
+
+
+def waits_for_room(s: Scratch, w: Workload, request: Request) -> None:
+    """Note whose turn it is: a job that found no room, but could where nothing else ran, and has quota."""
+    models = {o.device.model: s.model(o.device.model) for o in s.options(request.demand, request.tensor)}
+    behind = {name for name, model in models.items() if s.lead.is_behind(w, model)}
+    for choice in choices(s, w, request) if behind else ():
+        name = choice.option.device.model
+        if choice.reason is None and name in behind and _could_hold(s, request, choice.option):
+            s.lead.wait(w, models[name])
+
+
+def choices(
+    s: Scratch, w: Workload, request: Request, placed: int = 0, options: tuple[Option, ...] | None = None
+) -> list[Choice]:
+    """Every option for a workload in order of price, with what forbids it; `placed` members have theirs already."""
+    options = s.options(request.demand, request.tensor) if options is None else options
+    limit = _most_usd(s, w, request, options)
+    return [_choice(s, w, (request.workers, placed), option, limit) for option in options]
+
+
+def held_back(s: Scratch, w: Workload) -> Verdict | None:
+    """Why a pending job may not be admitted yet, whatever room there is."""
+    if w.suspend:
+        return Verdict(Reason.SUSPENDED, "spec.suspend is true: set it to false to go on", 0, _workers(w))
+    if stop := stopped(s.quota.cohorts, w.queue):
+        return Verdict(Reason.QUEUE_STOPPED, stop, 0, _workers(w))
+    if w.not_before > s.now:
+        s.wake(w.not_before)
+        if w.verdict and w.verdict.reason == Reason.PENDING_EVALUATION:
+            return w.verdict
+        before = f" after: {w.verdict.message}" if w.verdict and w.verdict.reason == "Requeued" else ""
+        return Verdict(Reason.PENDING_EVALUATION, f"waits for its next attempt{before}", None, _workers(w))
+    return None
+
+
+def _workers(w: Workload) -> int | None:
+    return w.request.workers if w.request else None
+
+
+def _choice(s: Scratch, w: Workload, members: tuple[int, int], option: Option, limit: float | None) -> Choice:
+    model = s.model(option.device.model)
+    wanted, placed = members
+    ever, left = s.quota.ever(w.queue, model), s.quota.left(w.queue, model)
+    if not s.quota.covers(w.queue, model):
+        return Choice(option, Reason.EXCEEDS_MAX_QUOTA, f"queue {w.queue} has no quota for {model.name}")
+    if ever is not None and option.boards * (wanted + placed) > ever:
+        in_all = f"{boards_text(ever)} in all"
+        return Choice(option, Reason.EXCEEDS_MAX_QUOTA, _quota_text(w, option, wanted + placed, ever, in_all))
+    if limit is not None and option.usd_per_hour > limit:
+        return Choice(option, Reason.WAITING_FOR_CAPACITY, f"{name_of(option.device)} costs too much to stand in")
+    if ever is not None and left is not None and option.boards * wanted > left:
+        of_all = f"{left} of {ever} left"
+        return Choice(option, Reason.WAITING_FOR_QUOTA, _quota_text(w, option, wanted, left, of_all))
+    if (first := s.lead.too_far(w, model, option.boards * wanted)) is not None:
+        before = f"{first.ref.namespace}/{first.ref.name} of queue {first.queue}, which has had less of its share"
+        return Choice(option, Reason.WAITING_FOR_TURN, f"goes after {before} and waits for {model.name} too: wait")
+    return Choice(option)
+
+
+def _quota_text(w: Workload, option: Option, wanted: int, room: Fraction, has: str) -> str:
+    fewer = int(room / option.boards)
+    members = "workers" if w.ref.kind is Kind.TRAINING_JOB else "replicas"
+    lower = f"lower {members} to {fewer}" if fewer else "free some of it"
+    last = "raise the quota" if has.endswith("in all") else "wait"
+    asks = f"asks {boards_text(option.boards * wanted)} of {option.device.model}"
+    return f"{asks}; queue {w.queue} has {has}: {lower} or {last}"
+
+
+def _most_usd(s: Scratch, w: Workload, request: Request, options: tuple[Option, ...]) -> float | None:
+    """The dearest price per member that may stand in for the cheapest option that could ever hold the gang."""
+    if not bounded(request.demand) or len(options) < 2:
+        return None
+    affordable = [o for o in options if _within_quota(s, w, request.workers, o)]
+    able = next((o for o in affordable if _could_hold(s, request, o)), None)
+    cheapest = able or next(iter(affordable), None)
+    return cheapest.usd_per_hour * MOST_TIMES_CHEAPEST if cheapest else None
+
+
+def _within_quota(s: Scratch, w: Workload, workers: int, option: Option) -> bool:
+    ever = s.quota.ever(w.queue, s.model(option.device.model))
+    return ever is None or option.boards * workers <= ever
+
+
+def _could_hold(s: Scratch, request: Request, option: Option) -> bool:
+    field = s.field(request.shape, option.device, linked=linked_boards(request, option.device))
+    return field is not None and field.potential >= request.workers
+
+
+def fields_of(s: Scratch, w: Workload, request: Request, tried: list[Choice]) -> Iterator[tuple[Choice, Field]]:
+    """The options that may be tried, each with where its members fit now."""
+    for choice in tried:
+        field = None if choice.reason else _field(s, w, request, choice.option.device)
+        if field is not None:
+            yield choice, field
+
+
+def _field(s: Scratch, w: Workload, request: Request, device: Device) -> Field | None:
+    return s.field(request.shape, device, s.avoided(w), linked_boards(request, device))

@@ -1,0 +1,97 @@
+"""How long work runs, and when what runs is expected to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from math import ceil, inf, log2
+from statistics import median
+
+from berth.model.workloads import Demand, Kind, Workload
+
+# A job of which nothing is known is expected to run for so long, like one that says so. As with every expectation that
+# is overrun, it then counts twice as much, and so on: who ran for long is likely to run for as long again.
+UNKNOWN_SECONDS = 300.0
+STARTING_SECONDS = 60.0  # from an admission until all members run; images that are not there yet take longer
+STOPPING_SECONDS = 60.0  # until an attempt that is being stopped has gone; grace periods are 30 s unless set otherwise
+
+Likeness = tuple[str, str, int, Demand] | tuple[str, int, Demand]
+
+
+class Estimates:
+    """Run times by what users say of them, else by what jobs like them took, never beyond `maxRuntime`."""
+
+    def __init__(self, workloads: Sequence[Workload], now: float) -> None:
+        """Nothing is looked up before someone asks."""
+        self._workloads = workloads
+        self._now = now
+
+    def run_seconds(self, w: Workload) -> float | None:
+        """How long a run of the workload takes; None: nobody knows. Services run for ever.
+
+        1. What its user says, as `estimatedRuntime`.
+        2. The median of the jobs of its name (but for numbers at the end), queue and size that ended well.
+        3. The median of those of its queue and size, whatever their name.
+        4. `maxRuntime`, which is also the most that any of these says.
+        """
+        if w.ref.kind is not Kind.TRAINING_JOB:
+            return inf
+        expected = self._expected(w)
+        limit = w.max_runtime_seconds
+        return limit if expected is None or (limit is not None and limit < expected) else expected
+
+    def end(self, w: Workload) -> tuple[float, bool]:
+        """When a live attempt is expected to end, in seconds since the epoch, and whether that is more than a guess.
+
+        One that has run for longer than expected is expected to run for twice as long, and so on, up to `maxRuntime`:
+        of run times as they are, the longer one has lasted the longer it is to last.
+        """
+        if w.attempt is not None and (w.attempt.stopping or w.deleting):
+            return self._now + STOPPING_SECONDS, True
+        known = self.run_seconds(w)
+        began = w.started_at or (w.attempt.admitted_at if w.attempt is not None else self._now)
+        end = began + doubled(known or UNKNOWN_SECONDS, self._now - began)
+        if w.max_runtime_seconds is not None:
+            end = min(end, max(began + w.max_runtime_seconds, self._now))
+        return end, known is not None
+
+    def end_if_admitted(self, w: Workload) -> float:
+        """When a workload is expected to end if it is admitted now; never, where its run time is unknown."""
+        known = self.run_seconds(w)
+        return inf if known is None else self._now + STARTING_SECONDS + known
+
+    def _expected(self, w: Workload) -> float | None:
+        if w.estimated_seconds is not None:
+            return w.estimated_seconds
+        found = (self._medians.get(key) for key in _likenesses(w))
+        return next((seconds for seconds in found if seconds is not None), None)
+
+    @cached_property
+    def _medians(self) -> dict[Likeness, float]:
+        took: dict[Likeness, list[float]] = {}
+        for w in self._workloads:
+            if w.finished == "Succeeded" and w.started_at and w.finished_at > w.started_at:
+                for key in _likenesses(w):
+                    took.setdefault(key, []).append(w.finished_at - w.started_at)
+        return {key: median(seconds) for key, seconds in took.items()}
+
+
+def doubled(expected: float, elapsed: float) -> float:
+    """The expectation, doubled until it lies beyond what has elapsed.
+
+    >>> doubled(300.0, 0.0), doubled(300.0, 300.0), doubled(300.0, 700.0)
+    (300.0, 600.0, 1200.0)
+    """
+    if elapsed < expected:
+        return expected
+    total: float = expected * 2.0 ** ceil(log2(elapsed / expected))
+    return total if total > elapsed else 2 * total
+
+
+def _likenesses(w: Workload) -> tuple[Likeness, ...]:
+    """What makes jobs alike, the closest likeness first."""
+    if w.request is None:
+        return ()
+    series = f"{w.ref.namespace}/{w.ref.name.rstrip('0123456789-')}"
+    size = w.request.workers, w.request.demand
+    return (w.queue, series, *size), (w.queue, *size)

@@ -1,0 +1,234 @@
+"""Preemption and reclaim: who waits has victims stopped, and what they free is kept for it until it has its place.
+
+The decision is written into each victim's status when it is stopped (`gave_way_to`), so all of this can be seen from
+the objects: as long as a workload that gave way has no place again, a place for whom it gave way to is set aside in
+every plan, out of what is free and what ends. See docs/decisions/0017-preemption.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+
+from berth.model.reasons import Reason, Verdict
+from berth.model.resources import Resources
+from berth.model.workloads import Kind, Ref, Request, Workload
+from berth.planning.actions import Action, Shed, Stop
+from berth.planning.admission import Fit, admit, fit_in_any_room, held_back, problem_of, settle
+from berth.planning.ahead import Ahead
+from berth.planning.freeing import Holder, as_if_ended
+from berth.planning.lost import lost_seconds
+from berth.planning.options import Option
+from berth.planning.relayout import cheapest
+from berth.planning.scratch import Scratch
+from berth.planning.snapshot import Preempting
+from berth.planning.verdicts import boards_text
+from berth.planning.victims import LOOK_SECONDS, RUNS, Found, Search, ending, next_look
+
+PREEMPTED, RECLAIMED = "Preempted", "Reclaimed"  # reasons of those that gave way: to priority, or to an owner
+AT_ONCE_SECONDS = 5.0  # victims are looked for in every plan for who has just come: its template is judged first
+LOOKING = 15.0  # seconds of each look, so that a plan falls into it even where it is late or takes long
+MOST_SEARCHES = 8  # made by one plan among enough candidates, each of some 0.3 s on 5,000 nodes
+MOST_LOOKS = 64  # the same, where all candidates together may turn out not to be enough
+MOST_NAMED = 4  # victims in a message
+
+
+@dataclass
+class Yielding:
+    """Who gives way to whom in one plan."""
+
+    s: Scratch
+    workloads: Sequence[Workload]  # all that are not finished
+    _kept: dict[str, Fit] = field(default_factory=dict)  # by uid: the places set aside
+    _vain: set[tuple[object, ...]] = field(default_factory=set)  # what was looked for, and not found
+    _looks: int = 0
+
+    def __post_init__(self) -> None:
+        """See what ends, and for whom."""
+        self._ending = ending(self.s, self.workloads)
+        self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it was for
+        for v in self.workloads:
+            if v.gave_way_to is not None:
+                self._gave_way[v.gave_way_to.uid].append(v)
+
+    def shed(self, idle: Iterable[Workload]) -> None:
+        """Have replicas end that give way to somebody; forget it of those whose somebody waits no more."""
+        waits = {w.ref.uid for w in idle}
+        for v in self.workloads:
+            if v.gave_way_to is None or v.ref.kind is not Kind.INFERENCE_SERVICE or v.deleting:
+                continue
+            left = tuple((p.name, p.uid) for p in v.pods if p.uid in v.shed and p.phase in RUNS and not p.terminating)
+            if v.gave_way_to.uid not in waits:
+                self.s.actions.append(Shed(v.ref, (), None))
+            elif left:
+                others = (p for p in v.pods if p.phase in RUNS and not p.terminating and p.uid not in v.shed)
+                whole = len(list(others)) < v.least_replicas
+                self.s.actions.append(Shed(v.ref, left, v.gave_way_to, whole=whole))
+
+    def keep_places(self, idle: Iterable[Workload]) -> None:
+        """Set aside a place for each job that others gave way to and that waits yet, in the order of service."""
+        for w in idle:
+            if w.ref.uid not in self._gave_way or w.request is None or w.ref.kind is not Kind.TRAINING_JOB:
+                continue
+            if not problem_of(self.s, w) and held_back(self.s, w) is None:
+                self.s.guard(w, self._keep, w, w.request)
+
+    def serve(self, w: Workload, request: Request, better_later: Callable[[Option], bool]) -> bool:
+        """Admit a job, or have it wait for who gives way to it; False where it finds no place."""
+        promised = self._kept.pop(w.ref.uid, None)
+        if promised is not None:
+            promised.take(self.s, w.queue, -1)
+        if self._admit(w, request, better_later, promised=promised is not None):
+            return True
+        if w.ref.uid in self._gave_way and self._keep(w, request):
+            self.s.decide(w.ref, self._waits_for(w, request))
+            return True
+        return self._may_search(w, request) and self._stop_for(w, request)
+
+    def _admit(self, w: Workload, request: Request, better_later: Callable[[Option], bool], *, promised: bool) -> bool:
+        """Admit a job that fits now; one that others gave way to, also to what is kept for those served before it."""
+        if not promised:
+            return admit(self.s, w, request, better_later)
+        place = fit_in_any_room(self.s, w, request)
+        if place is not None:
+            settle(self.s, w, place, -inf)
+        return place is not None
+
+    def give_back_quota(self) -> None:
+        """What is set aside is not held yet: usage tells what is."""
+        queues = {w.ref.uid: w.queue for w in self.workloads}
+        for uid, place in self._kept.items():
+            boards = place.option.boards * len(place.nodes)
+            self.s.quota.charge(queues[uid], place.field.pool.model, -boards)
+
+    def _keep(self, w: Workload, request: Request) -> bool:
+        """Set a place aside, out of what is free and what ends; say whether there is one."""
+        with as_if_ended(self.s, self._ending):
+            place = fit_in_any_room(self.s, w, request)
+            if place is not None:
+                place.take(self.s, w.queue)
+                self._kept[w.ref.uid] = place
+        return place is not None
+
+    def _may_search(self, w: Workload, request: Request) -> bool:
+        """Whether to look for victims now: where there might be some, not all the time, and the same not twice."""
+        if self.s.policy.preemption is None or not self._search.may(w) or self._key(w, request) in self._vain:
+            return False
+        spent = self._search.made >= MOST_SEARCHES or self._looks >= MOST_LOOKS
+        if spent or not self._is_time(w):
+            self.s.wake(next_look(self.s.now))
+            return False
+        self._looks += 1
+        ahead = Ahead(self.s)
+        return not (ahead.under_way or ahead.able) or cheapest(ahead, w, request) is None
+
+    def _key(self, w: Workload, request: Request) -> tuple[object, ...]:
+        return request, w.queue, w.priority, self.s.avoided(w)
+
+    def _is_time(self, w: Workload) -> bool:
+        """At once, and then in the first half of each half minute."""
+        waited = self.s.now - max(w.created, w.not_before)
+        return waited < AT_ONCE_SECONDS or self.s.now % LOOK_SECONDS < LOOKING
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(self.s, self.s.policy.preemption or Preempting(), self.workloads)
+
+    def _stop_for(self, w: Workload, request: Request) -> bool:
+        """Look for victims and stop them; False where none will do, or where it fits once what ends has ended."""
+        with self._others_started(), as_if_ended(self.s, self._ending):
+            fits = fit_in_any_room(self.s, w, request) is not None
+            found = None if fits else self._search.found(w, request)
+        if found is None:
+            self._vain.add(self._key(w, request))
+            return False
+        for verdict, action in stops(self.s, w, found):
+            self.s.decide(action.ref, verdict, action)
+        self._ending += found.victims
+        self._vain.clear()
+        if not self._keep(w, request):
+            raise ValueError(f"a gang that was to fit does not: {w.ref.name}")
+        self.s.decide(w.ref, Verdict(Reason.WAITING_FOR_PREEMPTION, told(w, found), 0, request.workers))
+        return True
+
+    @contextmanager
+    def _others_started(self) -> Iterator[None]:
+        """As if those that a start is kept for had taken what is free of their places already."""
+        ledger, taken = self.s.ledger, list[tuple[str, Resources]]()
+        for start in (one for booked in self.s.reserved.booked.values() for one in booked):
+            for node in start.nodes:
+                if ledger.fits(node, start.needs):
+                    ledger.take(node, start.needs)
+                    taken.append((node, start.needs))
+        try:
+            yield
+        finally:
+            for node, needs in taken:
+                ledger.take(node, {name: -n for name, n in needs.items()})
+
+    def _waits_for(self, w: Workload, request: Request) -> Verdict:
+        """What a job is told as long as those that gave way to it end; at first, with what is lost."""
+        if w.verdict is not None and w.verdict.reason == Reason.WAITING_FOR_PREEMPTION:
+            return w.verdict
+        names = _names(v.ref for v in self._gave_way[w.ref.uid])
+        return Verdict(Reason.WAITING_FOR_PREEMPTION, f"waits for {names} to stop", 0, request.workers)
+
+
+def stops(s: Scratch, w: Workload, found: Found) -> list[tuple[Verdict, Action]]:
+    """The victims' ends, each with what it is told: who took its room, what is lost, and what would have kept it."""
+    by_workload: dict[str, list[Holder]] = defaultdict(list)
+    for one in found.victims:
+        by_workload[one.workload.ref.uid].append(one)
+    made: list[tuple[Verdict, Action]] = []
+    for parts in by_workload.values():
+        v = parts[0].workload
+        reason = PREEMPTED if v.queue == w.queue else RECLAIMED
+        message = f"{_what_goes(parts)} for {w.ref.namespace}/{w.ref.name}: {_why(s, w, v, found)}"
+        made.append((Verdict(reason, message), _end_of(s, w, parts, reason, message)))
+    return made
+
+
+def told(w: Workload, found: Found) -> str:
+    """What a job waits for, what that costs, and why it may have it."""
+    refs = dict.fromkeys(one.workload.ref for one in found.victims)
+    queues = sorted({one.workload.queue for one in found.victims} - {w.queue})
+    why = f"queue {w.queue} takes back what {', '.join(queues)} borrowed" if queues else f"its priority is {w.priority}"
+    hours = found.lost / 3600
+    return f"waits for {_names(refs)} to stop, which loses {hours:.1f} board-hours of work and restarts: {why}"
+
+
+def _end_of(s: Scratch, w: Workload, parts: Sequence[Holder], reason: str, message: str) -> Action:
+    v = parts[0].workload
+    if v.attempt is not None:
+        return Stop(v.ref, v.attempt.number, reason, message, v.avoid, s.now, gives_way_to=w.ref)
+    uids = {one.replica for one in parts}
+    whole = "" in uids
+    pods = tuple((p.name, p.uid) for p in v.pods if p.uid in uids or (whole and not p.terminating and p.node))
+    return Shed(v.ref, pods, w.ref, reason, message, whole)
+
+
+def _what_goes(parts: Sequence[Holder]) -> str:
+    if parts[0].replica:
+        return f"{len(parts)} replica{'s' if len(parts) > 1 else ''} stopped"
+    return "stopped"
+
+
+def _why(s: Scratch, w: Workload, v: Workload, found: Found) -> str:
+    """Why it was this one, what it loses, and what would have kept it."""
+    lost = f"loses {lost_seconds(v, s.now) / 60:.0f} min of work since its last checkpoint or start"
+    if v.queue == w.queue:
+        first = f"priority {w.priority} goes before {v.priority} in queue {v.queue}"
+        return f"{first}; {lost}; a priority of {w.priority} would have kept it"
+    model = s.model(found.fit.option.device.model)
+    beyond = boards_text(s.quota.borrowed(v.queue, model))
+    holds = f"queue {w.queue} takes back {model.name}, of which {v.queue} holds {beyond} beyond its own"
+    return f"{holds}; {lost}; a nominal quota larger by that would have kept it"
+
+
+def _names(refs: Iterable[Ref]) -> str:
+    names = sorted(f"{ref.namespace}/{ref.name}" for ref in refs)
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")

@@ -1,0 +1,158 @@
+"""InferenceServices: a device for the Deployment, and a node for each replica by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from berth.model.reasons import Reason, Verdict
+from berth.model.workloads import Device, Pod, PodPhase, Request, Workload
+from berth.planning.actions import Pin, Replace, Serve
+from berth.planning.admission import choices, fields_of
+from berth.planning.cohorts import stopped
+from berth.planning.field import Field
+from berth.planning.lifecycle import ON_NODES
+from berth.planning.moves import MOST_DOUBLINGS, nearest
+from berth.planning.options import boards_of, name_of
+from berth.planning.packing import most_that_fit, pack
+from berth.planning.scratch import Scratch, gang_of
+from berth.planning.verdicts import PLACED
+from berth.planning.waiting import no_match, waiting
+
+
+def charge(s: Scratch, w: Workload) -> None:
+    """Charge the replicas that hold a device to the queue of their service."""
+    for pod in w.pods:
+        device = pod.device or w.served_device
+        if pod.phase in ON_NODES and device is not None:
+            s.charge(w.queue, device, 1)
+
+
+def serve(s: Scratch, w: Workload, request: Request) -> None:
+    """Decide the next step of a service: its Deployment first, then pins for as many replicas as fit."""
+    stuck = [p for p in w.pods if _is_stuck(s, p)]
+    held = [p for p in w.pods if p.phase in ON_NODES and not p.terminating and p not in stuck]
+    replacing = [Replace(w.ref, p.name, p.uid, p.message or "it stays unbound") for p in stuck]
+    device = _device(s, w, request, bool(held))
+    if device is None:
+        s.decide(w.ref, no_match(request, s.fleet), *replacing)
+    elif device != w.served_device or w.served_generation != w.generation:
+        verdict = _verdict(s, w, request, device, held, [])
+        s.decide(w.ref, verdict, *replacing, Serve(w.ref, device, request.workers))
+    else:
+        stop = stopped(s.quota.cohorts, w.queue)
+        pins = [] if stop else _pins(s, w, request, device, held)
+        verdict = _verdict(s, w, request, device, held, pins)
+        if stop and len(held) < request.workers:
+            verdict = replace(verdict, reason=Reason.QUEUE_STOPPED, message=f"{verdict.message}; {stop}")
+        s.decide(w.ref, verdict, *replacing, *pins)
+
+
+def _is_stuck(s: Scratch, pod: Pod) -> bool:
+    if pod.phase is not PodPhase.PINNED or pod.terminating or not pod.pinned_at:
+        return False
+    end = pod.pinned_at + s.policy.bind_timeout_seconds
+    s.wake(end)
+    return end <= s.now
+
+
+def _shunned(s: Scratch, w: Workload) -> frozenset[str]:
+    """Nodes that hold a stuck replica or refused one lately; each refusal doubles the time."""
+    refused: dict[str, list[Pod]] = {}
+    for pod in w.pods:
+        if pod.phase is PodPhase.FAILED and pod.refusal and pod.node:
+            refused.setdefault(pod.node, []).append(pod)
+    nodes = {p.node for p in w.pods if _is_stuck(s, p)}
+    for node, pods in refused.items():
+        doublings = min(len(pods) - 1, MOST_DOUBLINGS)
+        until = max(p.created for p in pods) + s.policy.avoid_seconds * 2**doublings
+        s.wake(until)
+        if until > s.now:
+            nodes.add(node)
+    return s.avoided(w) | nodes
+
+
+def _device(s: Scratch, w: Workload, request: Request, occupied: bool) -> Device | None:
+    """The device to serve with: the present one while it satisfies the demand and may yet fit, else the best choice.
+
+    1. The cheapest option in which all replicas fit. 2. The one in which most do. 3. The cheapest there is, so that
+    the Deployment exists and its pods wait at their gates.
+    """
+    single = replace(request, workers=1)
+    tried = choices(s, w, single)
+    devices = [choice.option.device for choice in tried]
+    served = w.served_device
+    if served is not None and occupied and (served in devices or w.served_generation == w.generation):
+        return served
+    avoid = _shunned(s, w)
+    fits: dict[Device, int] = {}
+    for choice, _ in fields_of(s, w, single, tried):
+        field = s.open_field(request.shape, choice.option.device, avoid)
+        fits[choice.option.device] = _affordable(s, w, request, field, request.workers) if field else 0
+    best = max(fits, key=lambda d: (fits[d], -devices.index(d)), default=devices[0] if devices else None)
+    if served is not None and served in devices and (fits.get(served) or best is None or not fits.get(best)):
+        return served
+    return best or (served if w.served_generation == w.generation else None)
+
+
+def _affordable(s: Scratch, w: Workload, request: Request, field: Field, wanted: int) -> int:
+    """How many of `wanted` replicas have room and quota now."""
+    left = s.quota_left(w.queue, field.device)
+    most = wanted if left is None else min(wanted, int(left / boards_of(field.device, field.pool.model)))
+    return most_that_fit(field, gang_of(request, field.device, s.fleet.levels, most))
+
+
+def _pins(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod]) -> list[Pin]:
+    """A node for each gated replica, as many as fit; those of an older Deployment with another device are left."""
+    gated = [
+        p
+        for p in w.pods
+        if p.phase is PodPhase.GATED and not p.terminating and (p.device is None or p.device == device)
+    ]
+    shunned = _shunned(s, w)
+    field = s.open_field(request.shape, device, shunned) if gated else None
+    if field is None:
+        return []
+    gang = gang_of(request, device, s.fleet.levels, _affordable(s, w, request, field, request.workers))
+    first = pack(field, gang) or () if not held else ()
+    staying = dict(enumerate(p.node for p in held)) if request.topology else {}
+    pins: list[Pin] = []
+    for pod in sorted(gated, key=lambda p: (p.created, p.name)):
+        field = s.open_field(request.shape, device, shunned) or field
+        node = first[len(pins)] if len(pins) < len(first) else nearest(field, gang, len(staying), staying)
+        if node is None or not _affordable(s, w, request, field, 1):
+            break
+        s.place(w, device, (node,), field.needs)
+        if request.topology:
+            staying[len(staying)] = node
+        pins.append(Pin(w.ref, pod.name, pod.uid, node))
+    return pins
+
+
+def _verdict(
+    s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod], pins: Sequence[Pin]
+) -> Verdict:
+    nodes = sorted(({p.node for p in held} | {p.node for p in pins}) - {""})
+    count = len(held) + len(pins)
+    on = f" on {', '.join(nodes)}" if nodes else ""
+    message = f"{min(count, request.workers)} of {request.workers} replicas placed, {name_of(device)} each{on}"
+    pinned = {p.pod_uid for p in pins}
+    gated = [p for p in w.pods if p.phase is PodPhase.GATED and not p.terminating and p.uid not in pinned]
+    if count >= request.workers:
+        return _surge(s, w, request, device, [p for p in gated if p.device in (None, device)], message)
+    if not gated or w.served_device != device:
+        return Verdict(Reason.PENDING_EVALUATION, f"{message}; waits for its pods to be made", count, request.workers)
+    why = waiting(s, w, replace(request, workers=request.workers - count), device, count)
+    return Verdict(why.reason, f"{message}; {why.message}", count, request.workers, why.nodes)
+
+
+def _surge(s: Scratch, w: Workload, request: Request, device: Device, gated: Sequence[Pod], message: str) -> Verdict:
+    """All replicas are placed; those of a rollout that have no room beside them hold it up."""
+    current = w.served_device == device and w.served_generation == w.generation
+    if not gated or not current:
+        return Verdict(PLACED, message)
+    first = min(p.name for p in gated)
+    why = waiting(s, w, replace(request, workers=len(gated)), device, request.workers)
+    remedy = "free a board for it, or set spec.rollout.maxSurge to 0"
+    text = f"{message}; the rollout waits, since new replica {first} has no room beside the old ones ({why.message})"
+    return Verdict(why.reason, f"{text}: {remedy}", request.workers, request.workers, why.nodes)

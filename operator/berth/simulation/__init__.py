@@ -1,0 +1,1 @@
+"""Virtual time: a scenario's workloads through the real `plan`, on a cluster that is a few hundred lines."""

@@ -1,0 +1,83 @@
+"""One workload from its arrival to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from berth.model.workloads import Device, Kind, Pod, PodPhase, Ref, Workload
+from berth.planning.lifecycle import ON_NODES
+from berth.simulation.machines import EPOCH
+from berth.simulation.work import NAMESPACE, Arrival
+
+
+@dataclass
+class Life:
+    """What the planner sees of a workload, and what became of it. Times are seconds since the start."""
+
+    arrival: Arrival
+    workload: Workload
+    placed_at: float | None = None  # when all its members had a place first
+    started_at: float | None = None  # when all its members were ready first
+    ended_at: float | None = None
+    outcome: str = ""  # "Succeeded", "Failed", or "Deleted" for a service
+    evictions: int = 0
+    ready_since: float | None = None  # since when all members have been ready
+    broken: bool = False  # a member's node is dead, so that the live attempt does not end by itself
+    bound_at: dict[str, float] = field(default_factory=dict)  # by pod
+
+    @classmethod
+    def of(cls, arrival: Arrival) -> Life:
+        """A workload that arrives now."""
+        ref = Ref(arrival.kind, NAMESPACE, arrival.name, arrival.name)
+        queue, priority = arrival.queue, arrival.priority
+        workload = Workload(
+            ref,
+            EPOCH + arrival.at,
+            arrival.request,
+            queue=queue,
+            priority=priority,
+            estimated_seconds=arrival.estimate,
+        )
+        return cls(arrival, workload)
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is a TrainingJob."""
+        return self.arrival.kind is Kind.TRAINING_JOB
+
+    @property
+    def members(self) -> int:
+        """Workers or replicas."""
+        return self.arrival.request.workers
+
+    @property
+    def device(self) -> Device | None:
+        """What its members have now."""
+        w = self.workload
+        return w.attempt.placement.device if w.attempt else w.served_device
+
+    @property
+    def on_nodes(self) -> list[Pod]:
+        """Its pods that are pinned or bound, and are to stay."""
+        return [p for p in self.workload.pods if p.phase in ON_NODES and not p.terminating]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every member is ready, or has ended well."""
+        done = (PodPhase.READY, PodPhase.SUCCEEDED)
+        return sum(p.phase in done and not p.terminating for p in self.workload.pods) >= self.members
+
+    def change(self, which: Callable[[Pod], bool], **changes: object) -> None:
+        """Change some of its pods."""
+        pods = tuple(replace(p, **changes) if which(p) else p for p in self.workload.pods)  # type: ignore[arg-type]
+        self.workload = replace(self.workload, pods=pods)
+
+    def drop(self, which: Callable[[Pod], bool]) -> None:
+        """Some of its pods are gone."""
+        self.workload = replace(self.workload, pods=tuple(p for p in self.workload.pods if not which(p)))
+
+
+def full_name(pod: Pod) -> str:
+    """A pod's namespace and name, as agents report holders."""
+    return f"{NAMESPACE}/{pod.name}"

@@ -1,0 +1,102 @@
+"""Metrics: what they count, and that their labels never grow with the number of workloads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prometheus_client import generate_latest
+
+from berth.adapters.metrics import Metrics
+from berth.model.nodes import Relayout, Trouble, Way
+from berth.model.reasons import Reason, Verdict
+from berth.model.workloads import Attempt, Demand, Placement, PodShape, Queue, Request, Workload
+from berth.planning.actions import Admit, EndLayout, LayOut, Plan, QueueUsage, Stop
+from berth.planning.snapshot import Snapshot
+from tests.control.builders import BOARD, a_ref
+
+NOW = 1000.0
+PLACED = Verdict("Placed", "on n1")
+WAITS = Verdict(Reason.WAITING_FOR_CAPACITY, "no room")
+
+
+def a_job(name: str = "llm", **more: object) -> Workload:
+    """A pending job, made 30 s ago."""
+    return Workload(a_ref(name), NOW - 30, Request(1, Demand(count=1), PodShape()), queue="red", **more)  # type: ignore[arg-type]
+
+
+def after(metrics: Metrics, plan: Plan, *workloads: Workload) -> None:
+    """Tell of one cycle."""
+    metrics.cycled(0.01, Snapshot({}, {}, workloads, {"red": Queue("red", {"H100": 8})}), plan, NOW)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """A sample."""
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_waiting_jobs_by_queue_and_reason_are_those_of_the_last_cycle() -> None:
+    metrics = Metrics("1")
+    jobs = [a_job(name) for name in "abc"]
+    after(metrics, Plan(verdicts={job.ref.uid: WAITS for job in jobs}), *jobs)
+    assert value(metrics, "berth_pending_workloads", queue="red", reason="WaitingForCapacity") == 3
+    after(metrics, Plan())
+    assert value(metrics, "berth_pending_workloads", queue="red", reason="WaitingForCapacity") is None
+
+
+def test_an_admission_is_timed_once_however_long_its_write_takes() -> None:
+    metrics = Metrics("1")
+    job = a_job()
+    admit = Plan((Admit(job.ref, 1, Placement(BOARD, ("n1",)), PLACED),), {job.ref.uid: PLACED})
+    for _ in range(3):
+        after(metrics, admit, job)
+    assert value(metrics, "berth_admission_wait_seconds_count", queue="red") == 1
+    assert value(metrics, "berth_admission_wait_seconds_sum", queue="red") == 30
+
+
+def test_a_re_layout_counts_once_when_it_ends() -> None:
+    metrics = Metrics("1")
+    relayout = Relayout(Way.AGENT, (), "team/llm", since=NOW)
+    ends = Plan(layouts=(LayOut("n1", relayout, ""), EndLayout("n2", relayout, (), Trouble(1, NOW + 60, "why"), "")))
+    for _ in range(3):
+        after(metrics, ends)
+    assert value(metrics, "berth_repartitions_total", result="given up") == 1
+    assert value(metrics, "berth_repartitions_total", result="succeeded") is None
+
+
+def test_a_second_attempt_is_no_first_admission() -> None:
+    metrics = Metrics("1")
+    job = a_job(attempts_made=1)
+    after(metrics, Plan((Admit(job.ref, 2, Placement(BOARD, ("n1",)), PLACED),)), job)
+    assert value(metrics, "berth_admission_wait_seconds_count", queue="red") is None
+
+
+def test_an_eviction_is_counted_once_and_not_while_it_goes_on() -> None:
+    metrics = Metrics("1")
+    attempt = Attempt(1, Placement(BOARD, ("n1",)), NOW)
+    stop = Plan((Stop(a_ref(), 1, "Suspended", "stop"),))
+    after(metrics, stop, a_job(attempt=attempt))
+    after(metrics, stop, a_job(attempt=attempt))
+    after(metrics, stop, a_job(attempt=replace(attempt, stopping="Suspended")))
+    assert value(metrics, "berth_evictions_total", reason="Suspended") == 1
+
+
+def test_boards_of_queues_as_numbers() -> None:
+    metrics = Metrics("1")
+    after(metrics, Plan(queues={"red": QueueUsage(0, 1, {"H100": "9/4"})}))
+    assert value(metrics, "berth_queue_gpus", queue="red", model="H100", state="used") == 2.25
+    assert value(metrics, "berth_queue_gpus", queue="red", model="H100", state="nominal") == 8
+
+
+def test_labels_do_not_grow_with_workloads() -> None:
+    def lines(count: int) -> int:
+        metrics = Metrics("1")
+        jobs = [a_job(f"job-{i}") for i in range(count)]
+        actions = tuple(Admit(j.ref, 1, Placement(BOARD, ("n1",)), PLACED) for j in jobs[::2])
+        after(metrics, Plan(actions, {j.ref.uid: WAITS for j in jobs}), *jobs)
+        return len(generate_latest(metrics.registry).splitlines())
+
+    assert lines(500) == lines(2)
+
+
+def test_the_version_is_told() -> None:
+    assert value(Metrics("1.2.3"), "berth_build_info", version="1.2.3") == 1

@@ -1,0 +1,218 @@
+"""The desk behind the progress endpoint: who may speak, what is written when, and who hears of a save request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from berth.control.picture import Picture
+from berth.control.ports import TRAINING_JOBS, Json, NotFound, Unavailable
+from berth.control.progress import Caller, Desk, Report, Saved, Stranger, Superseded
+from berth.control.records import ATTEMPT_LABEL, NAME_LABEL
+from tests.control.builders import a_pod_record, a_training_job
+from tests.control.fakes import FakeApi, HandClock
+
+CALLER = Caller("team", "llm-3-0", "uid-llm-3-0")
+RUNNING = {"attempt": 3, "placement": {"device": {}}}
+SAVED = Saved(step=120, time=1_000_000.0, bytes=10, seconds=2.5)
+
+
+class Office:
+    """A desk for the job "llm", whose attempt 3 runs."""
+
+    def __init__(self, status: Json | None = None) -> None:
+        self.clock = HandClock()
+        self.api = FakeApi(self.clock)
+        self.picture = Picture()
+        raw = self.api.put(TRAINING_JOBS, {**a_training_job(), "status": status or RUNNING})
+        self.uid = raw["metadata"]["uid"]
+        self.picture.record(TRAINING_JOBS, raw)
+        self.desk = Desk(self.picture, self.api, self.clock)
+        for attempt in (2, 3):
+            self.add_pod(f"llm-{attempt}-0", attempt)
+
+    def add_pod(self, name: str, attempt: int, **more: Any) -> None:
+        """A pod of an attempt."""
+        more.setdefault("controller", f"Job/llm-{attempt}")
+        labels = {NAME_LABEL: "llm", ATTEMPT_LABEL: str(attempt)}
+        self.picture.pods.put(a_pod_record(name, owner=self.uid, labels=labels, phase="Running", **more))
+
+    @property
+    def status(self) -> Json:
+        """The job's status as the API server has it."""
+        raw = self.api.find(TRAINING_JOBS, "llm")
+        assert raw is not None
+        return dict(raw["status"])
+
+    async def written(self) -> Json:
+        """The status after the writes that are due."""
+        writing = asyncio.create_task(self.desk.run())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        writing.cancel()
+        return self.status
+
+
+async def test_progress_reaches_the_status() -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(step=450, total=1000, percent=45, remaining_seconds=120))
+    assert (await office.written())["progress"] == {
+        "step": 450,
+        "totalSteps": 1000,
+        "percent": 45,
+        "summary": "45%",
+        "estimatedEnd": "1970-01-12T13:48:40Z",
+        "time": "1970-01-12T13:46:40Z",
+    }
+
+
+async def test_a_percentage_follows_from_steps() -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(step=1, total=3))
+    assert (await office.written())["progress"]["percent"] == 33
+
+
+async def test_progress_is_written_every_thirty_seconds_at_most_and_the_newest() -> None:
+    office = Office()
+    for step in range(1, 62):
+        office.desk.take(CALLER, "llm", Report(step=step))
+        await office.written()
+        office.clock.advance(1)
+    assert office.status["progress"]["step"] == 61
+    assert office.api.said("merge") == ["merge trainingjobs/status llm"] * 3
+
+
+async def test_a_durable_checkpoint_is_written_at_once() -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(step=119))
+    await office.written()
+    office.desk.take(CALLER, "llm", Report(step=120, checkpoint=SAVED))
+    expected = {"attempt": 3, "step": 120, "time": "1970-01-12T13:46:40Z", "bytes": 10, "seconds": 2.5}
+    assert (await office.written())["checkpoint"] == expected
+
+
+async def test_a_save_that_failed_is_told_until_one_succeeds() -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(problem="No space left on device"))
+    assert (await office.written())["checkpointProblem"] == "No space left on device"
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
+    assert (await office.written()).get("checkpointProblem") is None
+
+
+async def test_a_write_that_failed_is_made_again_and_what_came_meanwhile_wins() -> None:
+    office = Office()
+    office.api.fail("merge trainingjobs/status", Unavailable("overload"))
+    office.desk.take(CALLER, "llm", Report(step=1, checkpoint=SAVED))
+    await office.written()
+    office.desk.take(CALLER, "llm", Report(step=2))
+    office.clock.advance(5)
+    status = await office.written()
+    assert status["progress"]["step"] == 2
+    assert status["checkpoint"]["step"] == 120
+
+
+async def test_a_job_that_is_gone_is_forgotten() -> None:
+    office = Office()
+    office.api.fail("merge trainingjobs/status", NotFound("gone"))
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
+    await office.written()
+    assert office.desk.saved(office.uid) is None
+
+
+STRANGERS: dict[str, Callable[[Office], tuple[Caller, str]]] = {
+    "a pod that nobody has seen": lambda office: (Caller("team", "other", "uid-other"), "llm"),
+    "a pod of the same name made later": lambda office: (Caller("team", "llm-3-0", "uid-new"), "llm"),
+    "a member of another job": lambda office: (CALLER, "other"),
+    "a pod of another namespace": lambda office: (Caller("elsewhere", "llm-3-0", "uid-llm-3-0"), "llm"),
+    "a pod with the labels that no Job made": lambda office: (
+        office.add_pod("fake", 3, controller=""),
+        (Caller("team", "fake", "uid-fake"), "llm"),
+    )[1],
+    "a pod with the labels that another Job made": lambda office: (
+        office.add_pod("fake", 3, controller="Job/mine"),
+        (Caller("team", "fake", "uid-fake"), "llm"),
+    )[1],
+}
+
+
+@pytest.mark.parametrize("who", STRANGERS, ids=lambda who: who.replace(" ", "-"))
+async def test_no_stranger_may_report_or_ask(who: str) -> None:
+    office = Office()
+    caller, name = STRANGERS[who](office)
+    with pytest.raises(Stranger, match=r"no member of|belongs to no"):
+        office.desk.take(caller, name, Report(checkpoint=SAVED))
+    with pytest.raises(Stranger):
+        await office.desk.next_request(caller, name, "", 0)
+
+
+@pytest.mark.parametrize("status", [RUNNING, {"attempt": 3}, RUNNING | {"finishedAt": "2026-01-01T00:00:00Z"}])
+async def test_what_an_attempt_that_is_over_saves_does_not_count(status: Json) -> None:
+    office = Office(status)
+    old = Caller("team", "llm-2-0", "uid-llm-2-0")
+    with pytest.raises(Superseded, match="attempt 2 of llm is over"):
+        office.desk.take(old, "llm", Report(checkpoint=SAVED))
+    assert "checkpoint" not in await office.written()
+
+
+async def until_asked(office: Office) -> None:
+    """Return once a poll waits."""
+    while not office.desk._jobs[office.uid].waiters:
+        await asyncio.sleep(0)
+
+
+async def test_all_who_poll_hear_of_a_request_at_once() -> None:
+    office = Office()
+    office.add_pod("llm-3-1", 3)
+    callers = (CALLER, Caller("team", "llm-3-1", "uid-llm-3-1"))
+    polls = [asyncio.create_task(office.desk.next_request(c, "llm", "", 60)) for c in callers]
+    await asyncio.sleep(0)
+    request = office.desk.ask(office.uid, 3, "SpotInterruption", deadline=1_000_120.0)
+    async with asyncio.timeout(1):
+        answers = await asyncio.gather(*polls)
+    expected = {"id": request.id, "reason": "SpotInterruption", "deadline": "1970-01-12T13:48:40Z"}
+    assert answers == [{"saveRequest": expected}] * 2
+
+
+async def test_who_polls_later_hears_of_it_too_and_only_once() -> None:
+    office = Office()
+    request = office.desk.ask(office.uid, 3, "Drain")
+    first = await office.desk.next_request(CALLER, "llm", "", 60)
+    assert first == {"saveRequest": {"id": request.id, "reason": "Drain"}}
+    assert await office.desk.next_request(CALLER, "llm", request.id, 0) == {}
+
+
+async def test_a_report_hears_of_it_too() -> None:
+    office = Office()
+    request = office.desk.ask(office.uid, 3, "Drain")
+    assert office.desk.take(CALLER, "llm", Report(step=1))["saveRequest"]["id"] == request.id
+
+
+async def test_a_request_is_over_once_it_led_to_a_checkpoint() -> None:
+    office = Office()
+    request = office.desk.ask(office.uid, 3, "Drain")
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
+    assert not office.desk.answered(office.uid), "one that had been under way already"
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED, answers=request.id))
+    assert office.desk.answered(office.uid)
+    assert office.desk.saved(office.uid) == SAVED
+    assert await office.desk.next_request(CALLER, "llm", "", 0) == {}
+
+
+async def test_a_poll_that_is_given_up_leaves_nothing_behind() -> None:
+    office = Office()
+    poll: Awaitable[Json] = asyncio.create_task(office.desk.next_request(CALLER, "llm", "", 60))
+    await until_asked(office) if office.desk._jobs else await asyncio.sleep(0)
+    poll.cancel()  # type: ignore[attr-defined]
+    await asyncio.gather(poll, return_exceptions=True)
+    assert not office.desk._jobs[office.uid].waiters
+
+
+async def test_the_interval_is_told_with_every_answer() -> None:
+    office = Office()
+    office.desk.interval = lambda raw, saved: saved.seconds * 100 if saved else None
+    assert office.desk.take(CALLER, "llm", Report(step=1)) == {}
+    assert office.desk.take(CALLER, "llm", Report(checkpoint=SAVED)) == {"intervalSeconds": 250.0}
+    assert await office.desk.next_request(CALLER, "llm", "", 0) == {"intervalSeconds": 250.0}

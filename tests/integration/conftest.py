@@ -1,0 +1,41 @@
+"""One real API server for all integration tests; each test has nodes and a namespace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from berth.adapters.kube import KubeApi, connect
+from e2e.cluster.provider import Cluster, Provider, running
+from e2e.harness import install, make_namespace
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """API server, controllers, scheduler and KWOK as processes, with the custom resources installed."""
+    with running(Provider.LOCAL, name=f"test-{uuid.uuid4().hex[:8]}", fake_nodes=0) as cluster:
+        asyncio.run(_install(cluster))
+        yield cluster
+
+
+async def _install(cluster: Cluster) -> None:
+    async with connect(str(cluster.kubeconfig)) as api:
+        await install(api)
+
+
+@pytest.fixture
+async def api(cluster: Cluster) -> AsyncIterator[KubeApi]:
+    """A client with every permission."""
+    async with connect(str(cluster.kubeconfig)) as api:
+        yield api
+
+
+@pytest.fixture
+async def namespace(api: KubeApi) -> str:
+    """A namespace of the test's own."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    await make_namespace(api, name)
+    return name

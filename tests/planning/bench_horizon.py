@@ -1,0 +1,48 @@
+"""How long it takes to plan deferrable jobs: `python -m tests.planning.bench_horizon`, failing above the limit."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+
+from berth.planning.horizons import Forecast, Horizons, Kind
+from berth.planning.spells import Sightings
+
+JOBS, POOLS, HOURS = 2000, 9, 96
+MOST_SECONDS = 1.0
+# Dollars an hour on spot and on-demand capacity and kW at work: three models of boards, eight at a time.
+MODELS = ((7.8, 24.5, 2.8), (12.3, 40.9, 3.7), (39.3, 98.3, 6.4))
+
+
+def planned(jobs: int = JOBS, pools: int = POOLS, hours: int = HOURS) -> tuple[float, dict[str, int]]:
+    """CPU seconds that all decisions take, forecasts read included, and how many there were of each."""
+    chance = random.Random(1)
+    seen = [
+        Forecast(tuple(chance.uniform(50, 700) for _ in range(hours)), Sightings(chance.random() < 0.6))
+        for _ in range(pools)
+    ]
+    kinds = [Kind((spot,) * pools, (on,) * pools, draw, draw / 8, 0.1, 0.2) for spot, on, draw in MODELS]
+    todo = []
+    for _ in range(jobs):
+        left = chance.uniform(4, hours)
+        todo.append((chance.uniform(1, left - 1), left, chance.choice(kinds)))
+    start = time.process_time()
+    horizons = Horizons(seen, kinds, carbon_price=5.0, step_hours=1.0, polled_hours=1 / 60)
+    found: dict[str, int] = {}
+    for work, left, kind in todo:
+        best = horizons.decide(work, left, kind).best
+        found[best.move] = found.get(best.move, 0) + 1
+    return time.process_time() - start, found
+
+
+def main() -> int:
+    """Print it, the best of three; fails above the limit."""
+    seconds, found = min(planned() for _ in range(3))
+    told = ", ".join(f"{move}: {count}" for move, count in sorted(found.items()))
+    print(f"{JOBS:,} jobs, {POOLS} pools, {HOURS} h of forecasts: {seconds:.2f} s (limit {MOST_SECONDS:g} s); {told}")
+    return seconds > MOST_SECONDS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
