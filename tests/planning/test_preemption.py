@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from berth.model.nodes import Node
-from berth.model.workloads import Device, PodPhase, Preemption, Queue, Reclaim, WithinQueue, Workload
+from berth.model.workloads import Claim, Device, PodPhase, Preemption, Queue, Reclaim, WithinQueue, Workload
 from berth.planning.actions import Admit, Plan, Shed, Stop
 from berth.planning.plan import plan
 from berth.planning.snapshot import Backfilling, Passing, Policy, Preempting
@@ -152,7 +152,7 @@ def test_whoever_is_reclaimed_is_told_what_quota_would_have_kept_it() -> None:
 
 def gave_way(job: Workload, to: Workload, *nodes: str, **more: object) -> Workload:
     """The job as it is while it stops for another."""
-    return replace(on(job, *nodes, stopping="Preempted"), gave_way_to=to.ref, **more)
+    return replace(on(job, *nodes, stopping="Preempted"), gave_way_to=Claim(to.ref, 1), **more)
 
 
 def test_what_is_freed_is_kept_while_its_victims_end() -> None:
@@ -175,14 +175,14 @@ def test_what_nobody_was_stopped_for_is_for_anybody() -> None:
 
 def test_a_victim_that_is_served_first_does_not_take_its_room_back() -> None:
     big = waits(queue="q1", priority=0)
-    victim = replace(a_job("v", gpus=8, queue="q2", priority=9, created=1.0), gave_way_to=big.ref)
+    victim = replace(a_job("v", gpus=8, queue="q2", priority=9, created=1.0), gave_way_to=Claim(big.ref, 1))
     made = decided([a_node("n1")], big, victim, queues=a_tree(8, 0), now=NOW + 60)
     assert nodes_of(made, "big") == ("n1",)
     assert nodes_of(made, "v") is None
 
 
 def test_a_victim_whose_better_is_gone_has_its_room_back() -> None:
-    victim = replace(a_job("v", gpus=8), gave_way_to=waits().ref)
+    victim = replace(a_job("v", gpus=8), gave_way_to=Claim(waits().ref, 1))
     assert nodes_of(decided([a_node("n1")], victim), "v") == ("n1",)
 
 
@@ -224,7 +224,7 @@ def test_a_whole_service_goes_where_nothing_else_is_enough() -> None:
 
 def test_replicas_that_gave_way_are_told_again_until_they_end_and_forgotten_then() -> None:
     big = waits(gpus=8)
-    web = replace(a_web("n1", "n1"), gave_way_to=big.ref, shed=("uid-web-1",))
+    web = replace(a_web("n1", "n1"), gave_way_to=Claim(big.ref, 1), shed=("uid-web-1",))
     again = only(decided([a_node("n1")], big, web), Shed)
     assert [(shed.pods, shed.whole) for shed in again] == [((("web-1", "uid-web-1"),), False)]
     over = only(decided([a_node("n1")], web), Shed)

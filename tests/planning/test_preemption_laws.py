@@ -99,7 +99,7 @@ class History:
         assert to is not None
         if v.attempt.stopping:
             return
-        better = self.world.workloads[to.uid]
+        better = self.world.workloads[to.ref.uid]
         self.evicted[v.ref.uid] += 1
         assert self.world.now - (v.started_at or v.attempt.admitted_at) >= MIN_RUNTIME
         if v.queue == better.queue:

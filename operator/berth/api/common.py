@@ -222,8 +222,8 @@ class VerdictStatus(Reported):
     thousands wait."""
 
 
-class WorkloadRef(Reported):
-    """Another workload."""
+class ClaimStatus(Reported):
+    """Another workload that room is made for."""
 
     kind: str
     """TrainingJob or InferenceService."""
@@ -233,6 +233,8 @@ class WorkloadRef(Reported):
     """Its name."""
     uid: str
     """Its uid: one of the same name that is made later is another workload."""
+    attempt: int
+    """Number of its attempt that is to have the room: what it had once, it may not claim again."""
 
 
 class DeviceStatus(Reported):

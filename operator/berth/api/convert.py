@@ -19,13 +19,13 @@ from berth.api.template import problems
 from berth.api.training_job import FIXED, TrainingJobSpec
 from berth.control.status import (
     avoid_from,
+    claim_from,
     from_rfc3339,
     is_true,
     moved_from,
     past_from,
     placement_from,
     ranks_from,
-    ref_from,
     verdict_from,
 )
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
@@ -103,7 +103,7 @@ def to_workload(
         started_at=from_rfc3339(status.get("startedAt")),
         avoid=avoid_from(status.get("avoid")),
         moved=moved_from(status.get("moved")),
-        gave_way_to=ref_from(status.get("gaveWayTo")),
+        gave_way_to=claim_from(status.get("gaveWayTo")),
         shed=tuple(status.get("shed") or ()),
         least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
         not_before=from_rfc3339(status.get("notBefore")),

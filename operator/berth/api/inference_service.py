@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, model_validator
 
 from berth.api.common import (
+    ClaimStatus,
     Condition,
     CountOrPercent,
     DeviceStatus,
@@ -14,7 +15,6 @@ from berth.api.common import (
     PriorityClassName,
     QueueName,
     VerdictStatus,
-    WorkloadRef,
     conditions_field,
 )
 from berth.api.crd import Column, CustomResource
@@ -118,7 +118,7 @@ class InferenceServiceStatus(Reported):
     """Ready, Admitted, Misconfigured."""
     verdict: VerdictStatus | None = None
     """Why the service is where it is."""
-    gave_way_to: WorkloadRef | None = None
+    gave_way_to: ClaimStatus | None = None
     """For whom replicas were stopped: their room is kept for that one until it has a place. Absent: for nobody."""
     shed: list[str] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     """Uids of the pods that are stopped for it."""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from berth.api.common import (
     ClaimName,
+    ClaimStatus,
     Condition,
     DeviceStatus,
     Duration,
@@ -19,7 +20,6 @@ from berth.api.common import (
     PriorityClassName,
     QueueName,
     VerdictStatus,
-    WorkloadRef,
     conditions_field,
 )
 from berth.api.crd import Column, CustomResource
@@ -297,7 +297,7 @@ class TrainingJobStatus(Reported):
     """When the job succeeded or failed for good."""
     stopping: str | None = None
     """Why the attempt is being stopped. Absent: it is not."""
-    gave_way_to: WorkloadRef | None = None
+    gave_way_to: ClaimStatus | None = None
     """For whom the job was stopped: its room is kept for that one until it has a place. Absent: for nobody, or the job
     has a place again."""
     avoid: list[Avoided] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})

@@ -35,7 +35,7 @@ from berth.control.ports import (
 )
 from berth.control.records import UID_LABEL, JobRecord, PodRecord
 from berth.control.reports import difference, training_status
-from berth.control.status import ref_status, verdict_status
+from berth.control.status import claim_status, verdict_status
 from berth.model.reasons import Verdict
 from berth.model.workloads import Attempt, Kind, Placement, Ref, Workload
 from berth.planning.actions import (
@@ -205,7 +205,7 @@ class Applier:
         if action.gives_way_to != target.workload.gave_way_to:
             told = verdict_status(Verdict(action.reason, action.message))
             shed = [uid for _, uid in action.pods]
-            changes = {"gaveWayTo": ref_status(action.gives_way_to), "shed": shed, "verdict": told}
+            changes = {"gaveWayTo": claim_status(action.gives_way_to), "shed": shed, "verdict": told}
             await self.write_status(target, changes)
             self.recorder.note(ref, action.reason, action.message, warning=True)
         if action.whole:

@@ -8,7 +8,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.model.reasons import Verdict
-from berth.model.workloads import Device, Kind, Past, Placement, Ref
+from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref
 from berth.planning.fairness import HOUR, Standing, counted
 
 MOST_RANKS = 10_000  # as many as a TrainingJob may have workers
@@ -90,14 +90,20 @@ def placement_from(status: Mapping[str, Any]) -> Placement:
     )
 
 
-def ref_status(ref: Ref | None) -> Json | None:
-    """Another workload as status states it."""
-    return {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name, "uid": ref.uid} if ref else None
+def claim_status(claim: Claim | None) -> Json | None:
+    """For whom a workload gave way, as status states it."""
+    if claim is None:
+        return None
+    ref = claim.ref
+    return {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name, "uid": ref.uid, "attempt": claim.attempt}
 
 
-def ref_from(status: Mapping[str, Any] | None) -> Ref | None:
-    """The inverse of `ref_status`."""
-    return Ref(Kind(status["kind"]), status["namespace"], status["name"], status["uid"]) if status else None
+def claim_from(status: Mapping[str, Any] | None) -> Claim | None:
+    """The inverse of `claim_status`."""
+    if not status:
+        return None
+    ref = Ref(Kind(status["kind"]), status["namespace"], status["name"], status["uid"])
+    return Claim(ref, status["attempt"])
 
 
 def verdict_status(verdict: Verdict) -> Json:

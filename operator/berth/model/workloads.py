@@ -28,6 +28,14 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """Whom others make room for, and for which of its attempts: a place that it had once is not claimed again."""
+
+    ref: Ref
+    attempt: int  # number of the attempt that is to have the room
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What one member asks of one node: exactly one of `count`, `profile` and `memory_bytes`."""
 
@@ -205,7 +213,7 @@ class Workload:
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
-    gave_way_to: Ref | None = None  # for whom it was stopped, as long as it has no place again
+    gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that
     least_replicas: int = 1  # of a service: as many stay as long as others can make the room
     verdict: Verdict | None = None  # the one last written

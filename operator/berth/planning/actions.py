@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from berth.model.nodes import Relayout, Trouble
 from berth.model.reasons import Verdict
-from berth.model.workloads import Device, Placement, Ref
+from berth.model.workloads import Claim, Device, Placement, Ref
 from berth.planning.fairness import Standing
 
 
@@ -76,7 +76,7 @@ class Stop:
     avoid: tuple[tuple[str, float], ...] = ()
     not_before: float = 0.0  # seconds since the epoch
     moved: tuple[float, float] | None = None  # in quiet hours: when that was decided, and what it costs in dollars
-    gives_way_to: Ref | None = None  # whose room it makes, and keeps until that one has its place
+    gives_way_to: Claim | None = None  # whose room it makes, and keeps until that one has its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Shed:
 
     ref: Ref
     pods: tuple[tuple[str, str], ...]  # name and uid of each
-    gives_way_to: Ref | None
+    gives_way_to: Claim | None
     reason: str = ""
     message: str = ""
     whole: bool = False  # the service as a whole: its pods are deleted, since its disruption budget would keep some

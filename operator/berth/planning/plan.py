@@ -62,7 +62,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     line = Line(s, pending)
     s.expect(going)
     yielding = Yielding(s, going)
-    yielding.shed(pending)
+    yielding.shed()
     yielding.keep_places(pending)
     waits = _settled(s, ahead, yielding, line)
     idle = line.served

@@ -16,7 +16,7 @@ from math import inf
 
 from berth.model.reasons import Reason, Verdict
 from berth.model.resources import Resources
-from berth.model.workloads import Kind, Ref, Request, Workload
+from berth.model.workloads import Claim, Kind, Ref, Request, Workload
 from berth.planning.actions import Action, Shed, Stop
 from berth.planning.admission import Fit, admit, fit_in_any_room, held_back, problem_of, settle
 from berth.planning.ahead import Ahead
@@ -50,19 +50,19 @@ class Yielding:
     def __post_init__(self) -> None:
         """See what ends, and for whom."""
         self._ending = ending(self.s, self.workloads)
-        self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it was for
+        self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it is for, and who waits yet
+        claims = {w.ref.uid: _claim(w) for w in self.workloads if w.attempt is None}
         for v in self.workloads:
-            if v.gave_way_to is not None:
-                self._gave_way[v.gave_way_to.uid].append(v)
+            if v.gave_way_to is not None and v.gave_way_to == claims.get(v.gave_way_to.ref.uid):
+                self._gave_way[v.gave_way_to.ref.uid].append(v)
 
-    def shed(self, idle: Iterable[Workload]) -> None:
+    def shed(self) -> None:
         """Have replicas end that give way to somebody; forget it of those whose somebody waits no more."""
-        waits = {w.ref.uid for w in idle}
         for v in self.workloads:
             if v.gave_way_to is None or v.ref.kind is not Kind.INFERENCE_SERVICE or v.deleting:
                 continue
             left = tuple((p.name, p.uid) for p in v.pods if p.uid in v.shed and p.phase in RUNS and not p.terminating)
-            if v.gave_way_to.uid not in waits:
+            if v.gave_way_to.ref.uid not in self._gave_way:
                 self.s.actions.append(Shed(v.ref, (), None))
             elif left:
                 others = (p for p in v.pods if p.phase in RUNS and not p.terminating and p.uid not in v.shed)
@@ -93,17 +93,24 @@ class Yielding:
         """Admit a job that fits now; one that others gave way to, also to what is kept for those served before it."""
         if not promised:
             return admit(self.s, w, request, better_later)
+        self.give_back_quota()  # who ends is charged yet, and those that it ends for would be as well
         place = fit_in_any_room(self.s, w, request)
+        self._charge_kept(1)
         if place is not None:
             settle(self.s, w, place, -inf)
         return place is not None
 
     def give_back_quota(self) -> None:
         """What is set aside is not held yet: usage tells what is."""
-        queues = {w.ref.uid: w.queue for w in self.workloads}
+        self._charge_kept(-1)
+
+    def _charge_kept(self, sign: int) -> None:
         for uid, place in self._kept.items():
-            boards = place.option.boards * len(place.nodes)
-            self.s.quota.charge(queues[uid], place.field.pool.model, -boards)
+            self.s.quota.charge(self._queues[uid], place.field.pool.model, sign * place.option.boards * len(place.nodes))
+
+    @cached_property
+    def _queues(self) -> dict[str, str]:
+        return {w.ref.uid: w.queue for w in self.workloads}
 
     def _keep(self, w: Workload, request: Request) -> bool:
         """Set a place aside, out of what is free and what ends; say whether there is one."""
@@ -204,11 +211,16 @@ def told(w: Workload, found: Found) -> str:
 def _end_of(s: Scratch, w: Workload, parts: Sequence[Holder], reason: str, message: str) -> Action:
     v = parts[0].workload
     if v.attempt is not None:
-        return Stop(v.ref, v.attempt.number, reason, message, v.avoid, s.now, gives_way_to=w.ref)
+        return Stop(v.ref, v.attempt.number, reason, message, v.avoid, s.now, gives_way_to=_claim(w))
     uids = {one.replica for one in parts}
     whole = "" in uids
     pods = tuple((p.name, p.uid) for p in v.pods if p.uid in uids or (whole and not p.terminating and p.node))
-    return Shed(v.ref, pods, w.ref, reason, message, whole)
+    return Shed(v.ref, pods, _claim(w), reason, message, whole)
+
+
+def _claim(w: Workload) -> Claim:
+    """What a workload that waits may claim: room for its next attempt."""
+    return Claim(w.ref, w.attempts_made + 1)
 
 
 def _what_goes(parts: Sequence[Holder]) -> str:
