@@ -14,6 +14,7 @@ from berth.control.cycle import IDLE_SECONDS
 from berth.control.ports import (
     INFERENCE_SERVICES,
     JOBS,
+    NODES,
     PODS,
     QUEUES,
     TRAINING_JOBS,
@@ -211,6 +212,18 @@ async def test_a_dry_run_without_an_answer_is_asked_again_soon() -> None:
     wake_at = await world.turn()
     assert wake_at is not None
     assert wake_at - world.clock() < 1.0
+
+
+async def test_who_waited_before_a_restart_is_in_line_after_it_before_any_dry_run_is_answered() -> None:
+    world = a_world(a_training_job(), nodes=0)
+    await world.settle()
+    assert message(world)
+    await world.restart()
+    world.api.fail("create jobs berth-dry-run", Unavailable("overloaded"), times=100)
+    for name in ("n1", "n2"):
+        world.api.put(NODES, a_node(name))
+    await world.settle()
+    assert world.status("llm")["state"] == "Running"
 
 
 async def test_a_refused_template_is_misconfigured_until_what_it_lacked_exists() -> None:

@@ -16,6 +16,7 @@ from berth.control.partition import Partitions
 from berth.control.picture import KIND_OF, Picture, Validation, version_of
 from berth.control.ports import QUEUES, ApiError, Clock, Conflict, NotFound, Refused, Unavailable
 from berth.control.reports import difference, only_past, only_steady, queue_status, service_status, training_status
+from berth.control.status import was_accepted
 from berth.control.validate import Validator
 from berth.model.nodes import Node
 from berth.model.reasons import Reason, Verdict
@@ -270,6 +271,8 @@ class Cycle:
         for uid, raw in self.picture.workloads.items():
             known = self.picture.validations.get(uid)
             generation = raw["metadata"].get("generation", 1)
+            if known is None and was_accepted(raw):
+                known = self.picture.validations[uid] = Validation(generation, "", now)
             if known is not None and known.generation == generation:
                 if not known.problem:
                     continue

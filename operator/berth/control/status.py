@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from berth.control.ports import Json
-from berth.model.reasons import Verdict
+from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref
 from berth.planning.fairness import HOUR, Standing, counted
 
@@ -104,6 +104,17 @@ def claim_from(status: Mapping[str, Any] | None) -> Claim | None:
         return None
     ref = Ref(Kind(status["kind"]), status["namespace"], status["name"], status["uid"])
     return Claim(ref, status["attempt"])
+
+
+def was_accepted(raw: Mapping[str, Any]) -> bool:
+    """Whether status tells that the API server took a job's template as it is now: only then it gets a verdict.
+
+    So who waited before a restart keeps its turn after it, ahead of whose template is judged first.
+    """
+    status = raw.get("status") or {}
+    reason = (status.get("verdict") or {}).get("reason")
+    judged = status.get("observedGeneration") == raw["metadata"].get("generation", 1)
+    return raw.get("kind") == Kind.TRAINING_JOB and judged and reason not in (None, Reason.MISCONFIGURED)
 
 
 def verdict_status(verdict: Verdict) -> Json:

@@ -106,7 +106,9 @@ class Yielding:
 
     def _charge_kept(self, sign: int) -> None:
         for uid, place in self._kept.items():
-            self.s.quota.charge(self._queues[uid], place.field.pool.model, sign * place.option.boards * len(place.nodes))
+            self.s.quota.charge(
+                self._queues[uid], place.field.pool.model, sign * place.option.boards * len(place.nodes)
+            )
 
     @cached_property
     def _queues(self) -> dict[str, str]:
