@@ -64,6 +64,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     yielding = Yielding(s, going)
     yielding.shed()
     yielding.keep_places(pending)
+    yielding.owe(pending)
     waits = _settled(s, ahead, yielding, line)
     idle = line.served
     pursued = pursue(s)

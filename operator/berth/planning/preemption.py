@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 
 from berth.model.reasons import Reason, Verdict
@@ -20,7 +20,7 @@ from berth.model.workloads import Claim, Kind, Ref, Request, Workload
 from berth.planning.actions import Action, Shed, Stop
 from berth.planning.admission import Fit, admit, fit_in_any_room, held_back, problem_of, settle
 from berth.planning.ahead import Ahead
-from berth.planning.freeing import Holder, as_if_ended
+from berth.planning.freeing import Holder, as_if_ended, holder
 from berth.planning.lost import lost_seconds
 from berth.planning.options import Option
 from berth.planning.relayout import cheapest
@@ -45,6 +45,7 @@ class Yielding:
     workloads: Sequence[Workload]  # all that are not finished
     _kept: dict[str, Fit] = field(default_factory=dict)  # by uid: the places set aside
     _vain: set[tuple[object, ...]] = field(default_factory=set)  # what was looked for, and not found
+    _able: dict[tuple[object, ...], bool] = field(default_factory=dict)  # who would fit if nobody borrowed
     _looks: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +70,32 @@ class Yielding:
                 whole = len(list(others)) < v.least_replicas
                 self.s.actions.append(Shed(v.ref, left, v.gave_way_to, whole=whole))
 
+    def owe(self, idle: Iterable[Workload]) -> None:
+        """Note the jobs that wait for boards which their queues own, in the order of service."""
+        for w in idle:
+            if w.request is not None and w.ref.kind is Kind.TRAINING_JOB and self.s.quota.cohorts.is_bound(w.queue):
+                self.s.guard(w, self._owe, w, w.request)
+
+    def _owe(self, w: Workload, request: Request) -> None:
+        if problem_of(self.s, w) or held_back(self.s, w) is not None:
+            return
+        for option in self.s.options(request.demand, request.tensor):
+            model, boards = self.s.model(option.device.model), option.boards * request.workers
+            if self.s.owed.wait(w, model, boards, partial(self._fits_without_borrowers, w, request, option)):
+                return
+
+    def _fits_without_borrowers(self, w: Workload, request: Request, option: Option) -> bool:
+        """Whether a job would fit if all that is borrowed in its tree came back."""
+        key = request, w.queue, self.s.avoided(w), option.device
+        if key not in self._able:
+            s, model = self.s, self.s.model(option.device.model)
+            borrowers = set(s.quota.borrowers(w.queue, model))
+            others = (holder(s, v, lambda *_: 0.0) for v in self.workloads if v.queue in borrowers)
+            gone = [one for one in others if one is not None]
+            with as_if_ended(s, gone):
+                self._able[key] = fit_in_any_room(s, w, request, option.device) is not None
+        return self._able[key]
+
     def keep_places(self, idle: Iterable[Workload]) -> None:
         """Set aside a place for each job that others gave way to and that waits yet, in the order of service."""
         for w in idle:
@@ -82,6 +109,7 @@ class Yielding:
         promised = self._kept.pop(w.ref.uid, None)
         if promised is not None:
             promised.take(self.s, w.queue, -1)
+            self.s.owed.settled.discard(w.ref.uid)
         if self._admit(w, request, better_later, promised=promised is not None):
             return True
         if w.ref.uid in self._gave_way and self._keep(w, request):
@@ -121,6 +149,7 @@ class Yielding:
             if place is not None:
                 place.take(self.s, w.queue)
                 self._kept[w.ref.uid] = place
+                self.s.owed.settled.add(w.ref.uid)
         return place is not None
 
     def _may_search(self, w: Workload, request: Request) -> bool:

@@ -114,6 +114,7 @@ class Quota:
         self._ever: dict[tuple[str, str], Fraction | None] = {}  # nor this
         self._used: dict[str, dict[str, Fraction]] = {}  # by name, then queue, of its own work
         self._counted: dict[str, dict[str, Fraction]] = {}  # by name, then queue, as `available` wants it
+        self.changes = 0  # how often anything was charged or given back
         self._usd: dict[str, Fraction] = {}  # per hour, of what is held in the subtree, by queue that has a limit
 
     def copy(self) -> Quota:
@@ -124,10 +125,12 @@ class Quota:
         twin._used = {name: dict(held) for name, held in self._used.items()}
         twin._counted = {name: dict(held) for name, held in self._counted.items()}
         twin._usd = dict(self._usd)
+        twin.changes = self.changes
         return twin
 
     def charge(self, queue: str, model: BoardModel, boards: Fraction) -> None:
         """Count boards against a queue, beyond its quota where they run already; fewer than none are given back."""
+        self.changes += 1
         name = self.cohorts.charged_to(queue, model)
         used = self._used.setdefault(name, {})
         used[queue] = used.get(queue, ZERO) + boards

@@ -24,6 +24,7 @@ from berth.planning.fleet import fleet_of
 from berth.planning.lead import Lead
 from berth.planning.ledger import Ledger
 from berth.planning.options import Option, boards_of, options_for
+from berth.planning.owed import Owed
 from berth.planning.packing import Gang, nested
 from berth.planning.quota import Quota
 from berth.planning.reserved import Reserved
@@ -51,6 +52,7 @@ class Scratch:
         self.reserved = Reserved()
         self.began: list[Ending] = []  # the ends to come of what this plan admits
         self.lead = Lead(self.fairness, self.quota)
+        self.owed = Owed(self.quota)
         self.actions: list[Action] = []
         self.verdicts: dict[str, Verdict] = {}
         self.faults: dict[str, Exception] = {}
@@ -126,6 +128,7 @@ class Scratch:
         for node in nodes:
             self.ledger.take(node, needs)
         self.charge(w.queue, device, len(nodes))
+        self.owed.settled.add(w.ref.uid)
         self.reserved.take(device, nodes, needs, until)
         model, boards = self._charged[device]
         self.reserved.charge(w.queue, model, boards * len(nodes), until)
