@@ -63,8 +63,8 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     s.expect(going)
     yielding = Yielding(s, going)
     yielding.shed()
-    yielding.keep_places(pending)
     yielding.owe(pending)
+    yielding.keep_places(pending)
     waits = _settled(s, ahead, yielding, line)
     idle = line.served
     pursued = pursue(s)

@@ -7,7 +7,7 @@ every plan, out of what is free and what ends. See docs/decisions/0017-preemptio
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,10 +89,10 @@ class Yielding:
         key = request, w.queue, self.s.avoided(w), option.device
         if key not in self._able:
             s, model = self.s, self.s.model(option.device.model)
-            borrowers = set(s.quota.borrowers(w.queue, model))
-            others = (holder(s, v, lambda *_: 0.0) for v in self.workloads if v.queue in borrowers)
-            gone = [one for one in others if one is not None]
-            with as_if_ended(s, gone):
+            borrowers, ends = set(s.quota.borrowers(w.queue, model)), {one.workload.ref.uid for one in self._ending}
+            others = (v for v in self.workloads if v.queue in borrowers and v.ref.uid not in ends)
+            borrowed = (holder(s, v, lambda *_: 0.0) for v in others)
+            with as_if_ended(s, (*self._ending, *(one for one in borrowed if one is not None))):
                 self._able[key] = fit_in_any_room(s, w, request, option.device) is not None
         return self._able[key]
 
@@ -110,23 +110,45 @@ class Yielding:
         if promised is not None:
             promised.take(self.s, w.queue, -1)
             self.s.owed.settled.discard(w.ref.uid)
-        if self._admit(w, request, better_later, promised=promised is not None):
+        if self._admit_to(w, request, promised) if promised else admit(self.s, w, request, better_later):
             return True
         if w.ref.uid in self._gave_way and self._keep(w, request):
             self.s.decide(w.ref, self._waits_for(w, request))
             return True
         return self._may_search(w, request) and self._stop_for(w, request)
 
-    def _admit(self, w: Workload, request: Request, better_later: Callable[[Option], bool], *, promised: bool) -> bool:
-        """Admit a job that fits now; one that others gave way to, also to what is kept for those served before it."""
-        if not promised:
-            return admit(self.s, w, request, better_later)
-        self.give_back_quota()  # who ends is charged yet, and those that it ends for would be as well
-        place = fit_in_any_room(self.s, w, request)
+    def _admit_to(self, w: Workload, request: Request, promised: Fit) -> bool:
+        """Admit a job that others gave way to: to the place set aside for it if that is free, or else to another.
+
+        All places that are set aside fit together once what ends has ended. Until then what ends is counted too, and
+        may seem to be in the way.
+        """
+        self._charge_kept(-1)
+        if self._is_free(w, promised):
+            place: Fit | None = promised
+        else:
+            place = fit_in_any_room(self.s, w, request)
         self._charge_kept(1)
         if place is not None:
             settle(self.s, w, place, -inf)
         return place is not None
+
+    def _is_free(self, w: Workload, place: Fit) -> bool:
+        """Whether a place that was set aside is free now, and its quota too."""
+        left = self.s.quota.left(w.queue, place.field.pool.model)
+        if left is not None and place.option.boards * len(place.nodes) > left:
+            return False
+        needs, kept = place.field.needs, self._kept.values()
+        for node, members in Counter(place.nodes).items():
+            others = [other for other in kept for name in other.nodes if name == node]
+            for other in others:
+                self.s.ledger.take(node, {name: -n for name, n in other.field.needs.items()})
+            fits = self.s.ledger.fits(node, needs)
+            for other in others:
+                self.s.ledger.take(node, other.field.needs)
+            if fits < members:
+                return False
+        return True
 
     def give_back_quota(self) -> None:
         """What is set aside is not held yet: usage tells what is."""
@@ -134,9 +156,8 @@ class Yielding:
 
     def _charge_kept(self, sign: int) -> None:
         for uid, place in self._kept.items():
-            self.s.quota.charge(
-                self._queues[uid], place.field.pool.model, sign * place.option.boards * len(place.nodes)
-            )
+            boards = place.option.boards * len(place.nodes)
+            self.s.quota.charge(self._queues[uid], place.field.pool.model, sign * boards)
 
     @cached_property
     def _queues(self) -> dict[str, str]:
