@@ -186,6 +186,47 @@ def test_a_victim_whose_better_is_gone_has_its_room_back() -> None:
     assert nodes_of(decided([a_node("n1")], victim), "v") == ("n1",)
 
 
+def test_who_had_its_place_and_lost_it_again_claims_no_room_that_was_freed_for_it_before() -> None:
+    first = replace(waits("first", queue="q2", priority=9), attempts_made=1)
+    own = waits("own", queue="q1", priority=0)
+    long_ago = replace(a_job("v", gpus=8, queue="q2"), gave_way_to=Claim(first.ref, 1))
+    lately = replace(first, gave_way_to=Claim(own.ref, 1))
+    made = decided([a_node("n1")], own, long_ago, lately, queues=a_tree(8, 0), now=NOW + 60)
+    assert nodes_of(made, "own") == ("n1",)
+
+
+def test_a_promised_place_that_is_free_is_not_held_up_by_one_promised_beside_it() -> None:
+    """The other one is on the same node, on boards that end: until then, they seem to be taken twice."""
+    soon, better = waits("soon", gpus=4, priority=1), waits("better", gpus=4, priority=2)
+    ended = replace(a_job("ended", gpus=4), gave_way_to=Claim(soon.ref, 1))
+    made = decided([a_node("n1")], soon, better, ended, on(a_job("ends", gpus=4), "n1", hours=1))
+    assert stopped(made) == ["ends"]
+    assert [a.ref.name for a in only(made, Admit)] == ["soon"]
+
+
+def lending(*waiting: Workload, nodes: int = 2) -> Plan:
+    """The plan where "q1" owns one node of 8 boards and "q2" none of them, while "q2" holds half a node for a minute."""
+    held = on(a_job("held", gpus=4, queue="q2"), "n1", hours=1 / 60)
+    fleet = [a_node(f"n{i}") for i in range(1, nodes + 1)]
+    return decided(fleet, held, *waiting, queues=a_tree(8, 0))
+
+
+def test_nobody_borrows_what_its_owner_waits_for() -> None:
+    own = waits("own", queue="q1", priority=0)
+    urgent = waits("urgent", queue="q2", priority=9, gpus=4)
+    made = lending(own, urgent, nodes=1)
+    assert nodes_of(made, "urgent") is None
+    assert "may take 0 boards while team/own waits for what queue q1 owns" in verdict_of(made, "urgent").message
+
+
+def test_what_its_owner_could_not_use_is_lent() -> None:
+    urgent = waits("urgent", queue="q2", priority=9, gpus=4)
+    other = on(a_job("other", gpus=1, queue="q1"), "n1", hours=1)
+    split = waits("split", queue="q1", priority=0, gpus=7)  # as many as it owns beside the other, on no node together
+    made = decided([a_node("n1", gpus=4), a_node("n2", gpus=4)], other, split, urgent, queues=a_tree(8, 0), now=NOW + 1)
+    assert nodes_of(made, "urgent") == ("n2",)
+
+
 def test_quota_that_is_set_aside_is_not_told_as_used() -> None:
     big = waits(queue="q1")
     victim = gave_way(a_job("v", gpus=8, queue="q2"), big, "n1")
