@@ -213,6 +213,19 @@ def test_moving_others_is_said_with_its_price() -> None:
     assert "moving team/b from n2 to n1 (costs $16.53" in remedy.message
 
 
+def test_the_least_priority_for_which_others_give_way() -> None:
+    others = [
+        on(a_job("dear", priority=1, gpus=8), "n1", hours=9),
+        on(a_job("high", priority=7, gpus=8), "n2", hours=1),
+    ]
+    w = a_job("big", gpus=8)
+    remedy = the(Way.HIGHER_PRIORITY, explained([a_node("n1"), a_node("n2")], w, *others))
+    assert remedy.message.startswith("a priority of 2 instead of 0: waits for team/dear to stop, which loses")
+    assert remedy.details == {"priority": 2, "workloads": [{"namespace": "team", "name": "dear"}]}
+    off = explain(occupied([a_node("n1"), a_node("n2")], w, *others), Policy(preemption=None), NOW, w)
+    assert Way.HIGHER_PRIORITY not in ways(off)
+
+
 def test_a_job_that_the_next_plan_places_needs_nothing() -> None:
     told = explained([a_node("n1")], a_job(gpus=8))
     assert (told.state, told.remedies) == (State.PENDING, ())

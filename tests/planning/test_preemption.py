@@ -205,7 +205,7 @@ def test_a_promised_place_that_is_free_is_not_held_up_by_one_promised_beside_it(
 
 
 def lending(*waiting: Workload, nodes: int = 2) -> Plan:
-    """The plan where "q1" owns one node of 8 boards and "q2" none of them, while "q2" holds half a node for a minute."""
+    """The plan where "q1" owns a node of 8 boards and "q2" none, while "q2" has held half a node for a minute."""
     held = on(a_job("held", gpus=4, queue="q2"), "n1", hours=1 / 60)
     fleet = [a_node(f"n{i}") for i in range(1, nodes + 1)]
     return decided(fleet, held, *waiting, queues=a_tree(8, 0))

@@ -1,25 +1,30 @@
-"""What others would have to do so that a pending job fits: end, or move."""
+"""What others would have to do so that a pending job fits: end, move, or give way to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from berth.model.reasons import Reason
-from berth.model.workloads import Workload
+from berth.model.workloads import Kind, Workload
+from berth.planning.actions import Stop
 from berth.planning.admission import Choice
 from berth.planning.consolidation import Consolidation, consolidate
 from berth.planning.covering import cheapest
 from berth.planning.feasibility import why_not
 from berth.planning.freeing import Holder, Lack, holder
+from berth.planning.plan import worked_out
 from berth.planning.scratch import Scratch
+from berth.planning.snapshot import Consolidating
 from berth.planning.trials import MOST_NAMED, Remedy, Trial, Way, details_of, duration, nodes_text, place_text, settled
 from berth.planning.verdicts import boards_text
-from berth.planning.whatif import device_of, room_for, without
+from berth.planning.whatif import device_of, room_for, with_workload, without
 
 MOST_FREED = 1000  # workloads in a set that would have to end
 MOST_BOARDS = 8  # of which the holders' end is tried, so that they can be laid out anew: each try costs a plan
+MOST_PRIORITIES = 4  # that are tried: each costs a plan
 MANY = 10**6  # boards: more than any set of workloads holds, so that fewer workloads come before fewer boards
 
 
@@ -85,6 +90,24 @@ def moved(t: Trial) -> Remedy | None:
     return Remedy(
         Way.MOVE_WORKLOADS, f"moving {moves} ({lost}): it fits on {nodes_text(found.placement)}", _moves(found)
     )
+
+
+def gave_way(t: Trial) -> Remedy | None:
+    """The least priority for which others in its queue would be stopped, and who."""
+    if t.policy.preemption is None or t.kind is not Kind.TRAINING_JOB:
+        return None
+    running = (w for w in t.snapshot.workloads if w.queue == t.job.queue and w.attempt is not None)
+    for priority in sorted({w.priority + 1 for w in running if w.priority >= t.job.priority})[:MOST_PRIORITIES]:
+        job = replace(t.job, priority=priority, created=t.now)  # who has just come looks for victims at once
+        seen = replace(with_workload(t.snapshot, job), until=job.ref.uid)
+        _, made = worked_out(seen, replace(t.policy, consolidation=Consolidating()), t.now)
+        verdict = made.verdicts.get(job.ref.uid)
+        if verdict is not None and verdict.reason == Reason.WAITING_FOR_PREEMPTION:
+            stops = [a.ref for a in made.actions if isinstance(a, Stop) and a.gives_way_to is not None]
+            details = {"priority": priority, "workloads": [{"namespace": r.namespace, "name": r.name} for r in stops]}
+            message = f"a priority of {priority} instead of {t.job.priority}: {verdict.message}"
+            return Remedy(Way.HIGHER_PRIORITY, message, details)
+    return None
 
 
 def _moves(found: Consolidation) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from berth.planning.growth import more_nodes, more_quota
 from berth.planning.options import MIB, boards_of, name_of
 from berth.planning.packing import most_that_fit
 from berth.planning.problems import problem_with
-from berth.planning.relief import cleared, freed, moved
+from berth.planning.relief import cleared, freed, gave_way, moved
 from berth.planning.scratch import Scratch, gang_of
 from berth.planning.trials import Remedy, Trial, Way, details_of, place_text
 from berth.planning.whatif import room_for
@@ -25,7 +25,13 @@ def remedies(t: Trial, s: Scratch) -> tuple[Remedy, ...]:
     """Everything found that would place it; `s` is what is left after everything was planned."""
     tried = choices(s, t.job, t.request)
     found: list[Remedy | None] = [_fewer(t, s, tried), *_devices(t, s, tried), _looser(t, s)]
-    found += [freed(t, s, tried) or cleared(t, s), moved(t), more_quota(t, s, tried), more_nodes(t, s, tried)]
+    found += [
+        freed(t, s, tried) or cleared(t, s),
+        moved(t),
+        gave_way(t),
+        more_quota(t, s, tried),
+        more_nodes(t, s, tried),
+    ]
     return tuple(remedy for remedy in found if remedy is not None)
 
 

@@ -27,6 +27,7 @@ class Way(StrEnum):
     LOOSER_TOPOLOGY = "LooserTopology"
     FREE_WORKLOADS = "FreeWorkloads"
     MOVE_WORKLOADS = "MoveWorkloads"
+    HIGHER_PRIORITY = "HigherPriority"
     MORE_QUOTA = "MoreQuota"
     MORE_NODES = "MoreNodes"
 
