@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import inf
 
+from berth.model.gpus import BoardModel
 from berth.model.reasons import Reason, Verdict
 from berth.model.resources import Resources
-from berth.model.workloads import Claim, Kind, Ref, Request, Workload
+from berth.model.workloads import Claim, Device, Kind, Ref, Request, Workload
 from berth.planning.actions import Action, Shed, Stop
 from berth.planning.admission import Fit, admit, fit_in_any_room, held_back, problem_of, settle
 from berth.planning.ahead import Ahead
@@ -33,6 +34,7 @@ PREEMPTED, RECLAIMED = "Preempted", "Reclaimed"  # reasons of those that gave wa
 AT_ONCE_SECONDS = 5.0  # victims are looked for in every plan for who has just come: its template is judged first
 LOOKING = 15.0  # seconds of each look, so that a plan falls into it even where it is late or takes long
 MOST_SEARCHES = 8  # made by one plan among enough candidates, each of some 0.3 s on 5,000 nodes
+MOST_CANDIDATES = 30_000  # in all these searches: the more of them, the longer each takes
 MOST_LOOKS = 64  # the same, where all candidates together may turn out not to be enough
 MOST_NAMED = 4  # victims in a message
 
@@ -45,7 +47,8 @@ class Yielding:
     workloads: Sequence[Workload]  # all that are not finished
     _kept: dict[str, Fit] = field(default_factory=dict)  # by uid: the places set aside
     _vain: set[tuple[object, ...]] = field(default_factory=set)  # what was looked for, and not found
-    _able: dict[tuple[object, ...], bool] = field(default_factory=dict)  # who would fit if nobody borrowed
+    _owners: list[tuple[Workload, Request, Device]] = field(default_factory=list)  # that wait for what is their own
+    _able: dict[str, bool] = field(default_factory=dict)  # by uid: which of them would fit if nobody borrowed
     _looks: int = 0
 
     def __post_init__(self) -> None:
@@ -81,20 +84,22 @@ class Yielding:
             return
         for option in self.s.options(request.demand, request.tensor):
             model, boards = self.s.model(option.device.model), option.boards * request.workers
-            if self.s.owed.wait(w, model, boards, partial(self._fits_without_borrowers, w, request, option)):
+            if self.s.owed.wait(w, model, boards, partial(self._fits_without_borrowers, w, model)):
+                self._owners.append((w, request, option.device))
                 return
 
-    def _fits_without_borrowers(self, w: Workload, request: Request, option: Option) -> bool:
-        """Whether a job would fit if all that is borrowed in its tree came back."""
-        key = request, w.queue, self.s.avoided(w), option.device
-        if key not in self._able:
-            s, model = self.s, self.s.model(option.device.model)
-            borrowers, ends = set(s.quota.borrowers(w.queue, model)), {one.workload.ref.uid for one in self._ending}
+    def _fits_without_borrowers(self, w: Workload, model: BoardModel) -> bool:
+        """Whether a job would fit if all that is borrowed in its tree came back: asked of all owners in one go."""
+        if w.ref.uid not in self._able:
+            s = self.s
+            borrowers, ends = s.quota.borrowers(w.queue, model), {one.workload.ref.uid for one in self._ending}
+            alike = [one for one in self._owners if s.quota.borrowers(one[0].queue, model) == borrowers]
             others = (v for v in self.workloads if v.queue in borrowers and v.ref.uid not in ends)
             borrowed = (holder(s, v, lambda *_: 0.0) for v in others)
             with as_if_ended(s, (*self._ending, *(one for one in borrowed if one is not None))):
-                self._able[key] = fit_in_any_room(s, w, request, option.device) is not None
-        return self._able[key]
+                for owner, request, device in alike:
+                    self._able[owner.ref.uid] = fit_in_any_room(s, owner, request, device) is not None
+        return self._able[w.ref.uid]
 
     def keep_places(self, idle: Iterable[Workload]) -> None:
         """Set aside a place for each job that others gave way to and that waits yet, in the order of service."""
@@ -177,7 +182,9 @@ class Yielding:
         """Whether to look for victims now: where there might be some, not all the time, and the same not twice."""
         if self.s.policy.preemption is None or not self._search.may(w) or self._key(w, request) in self._vain:
             return False
-        spent = self._search.made >= MOST_SEARCHES or self._looks >= MOST_LOOKS
+        search = self._search
+        many = search.made >= MOST_SEARCHES or search.looked_at >= MOST_CANDIDATES
+        spent = many or self._looks >= MOST_LOOKS
         if spent or not self._is_time(w):
             self.s.wake(next_look(self.s.now))
             return False

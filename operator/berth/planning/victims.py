@@ -91,6 +91,7 @@ class Search:
     rules: Preempting
     workloads: Sequence[Workload]
     made: int = 0  # searches among candidates that would be enough
+    looked_at: int = 0  # candidates in all of them
     _known: dict[str, Sequence[Holder]] = field(default_factory=dict)  # by uid
 
     def found(self, w: Workload, request: Request) -> Found | None:
@@ -140,6 +141,7 @@ class Search:
         if not lack.met_by(candidates):
             return None
         self.made += 1
+        self.looked_at += len(candidates)
         allowed = partial(self._allowed, w, field.pool.model)
         found = cheapest([lack], candidates, works, MOST_VICTIMS, allowed)
         if found is None:
