@@ -1,16 +1,13 @@
-"""The chart's agent under a real kubelet, on the boards of the preset `kind-agent`."""
+"""The chart's agent under a real kubelet, on the third worker of the preset `kind`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from e2e.cluster import images
-from e2e.cluster.engine import lease
 from e2e.cluster.kind import KindCluster
-from e2e.cluster.provider import Provider, running
 from e2e.demo import install
 from e2e.fakegpu.deploy import on_simulated_boards, plugin_manifests
 from e2e.fakegpu.kube import Kube, connect
@@ -25,31 +22,25 @@ GPUNODES = "/apis/berth.dev/v1alpha1/gpunodes"
 SLOW = 180  # seconds for what a kubelet, a scheduler and a busy machine do together
 
 
-@pytest.fixture(scope="module")
-def image() -> str:
-    with lease() as engine:
-        return images.build(engine, "fakegpu")["fakegpu"]
-
-
-@pytest.fixture(scope="module")
-def cluster(image: str) -> Iterator[KindCluster]:
-    with running(Provider.KIND, workers=1) as cluster:
-        assert isinstance(cluster, KindCluster)
-        cluster.load_image(image)
-        install.install_chart(cluster.kubeconfig, {"replicaCount": 0})
-        yield cluster
-
-
 @pytest.fixture
 async def kube(cluster: KindCluster, image: str) -> AsyncIterator[Kube]:
-    agent = {"enabled": True, "runtimeClassName": ""}
+    agent = {
+        "enabled": True,
+        "runtimeClassName": "",
+        "nodeSelector": {"kubernetes.io/hostname": node_of(cluster)},
+    }
     chart = [m for m in render(agent=agent) if "agent" in m["metadata"]["name"]]
     daemons = the("DaemonSet", chart)
     chart[chart.index(daemons)] = on_simulated_boards(daemons, image)
     async with connect(str(cluster.kubeconfig)) as kube:
-        for manifest in (*plugin_manifests(image, "kind-agent"), *chart):
+        for manifest in (*plugin_manifests(image), *chart):
             await create(kube, _collection(manifest), manifest)
         yield kube
+
+
+def node_of(cluster: KindCluster) -> str:
+    """The worker that has an agent."""
+    return f"{cluster.name}-worker3"
 
 
 def _collection(manifest: dict[str, Any]) -> str:
@@ -59,8 +50,8 @@ def _collection(manifest: dict[str, Any]) -> str:
     return f"/{'api' if version == 'v1' else 'apis'}/{version}{scope}/{plural}"
 
 
-async def run_pod(kube: Kube, image: str, name: str, resource: str) -> None:
-    """A pod that runs for long."""
+async def run_pod(kube: Kube, image: str, node: str, name: str, resource: str) -> None:
+    """A pod that runs for long on a node."""
     container = {
         "name": "main",
         "image": image,
@@ -68,7 +59,8 @@ async def run_pod(kube: Kube, image: str, name: str, resource: str) -> None:
         "imagePullPolicy": "IfNotPresent",
         "resources": {"limits": {resource: "1"}},
     }
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    there = {"kubernetes.io/hostname": node}
+    spec = {"nodeSelector": there, "containers": [container], "terminationGracePeriodSeconds": 0}
     await kube.request("POST", PODS, {"metadata": {"name": name}, "spec": spec})
     await until(kube, f"{PODS}/{name}", lambda pod: pod["status"]["phase"] == "Running", SLOW)
 
@@ -82,13 +74,13 @@ def laid_out(found: Any) -> bool:
 async def test_new_instances_come_beside_a_busy_one_whose_process_never_notices(
     cluster: KindCluster, kube: Kube, image: str
 ) -> None:
-    node = f"{cluster.name}-worker"
+    node = node_of(cluster)
     path = f"{GPUNODES}/{node}"
     seen = await until(kube, path, lambda found: len(found.get("status", {}).get("boards", ())) == 4, SLOW)
     assert seen["status"]["layouts"] == "Agent"
     assert seen["metadata"]["ownerReferences"][0]["name"] == node
 
-    await run_pod(kube, image, "busy", "nvidia.com/mig-3g.40gb")
+    await run_pod(kube, image, node, "busy", "nvidia.com/mig-3g.40gb")
     seen = await until(kube, path, lambda found: list(holders(found).values()) == ["busy"], SLOW)
     (busy,) = (i for i in seen["status"]["boards"][2]["instances"] if "pod" in i)
     before = (await kube.request("GET", f"{PODS}/busy"))["status"]["containerStatuses"][0]
@@ -97,7 +89,7 @@ async def test_new_instances_come_beside_a_busy_one_whose_process_never_notices(
     board = wanted(f"3g.40gb@{busy['start']}", f"3g.40gb@{other}", board=2)
     await kube.merge(path, {"spec": {"boards": [board]}})
     await until(kube, path, laid_out, SLOW)
-    await run_pod(kube, image, "newcomer", "nvidia.com/mig-3g.40gb")
+    await run_pod(kube, image, node, "newcomer", "nvidia.com/mig-3g.40gb")
     seen = await until(kube, path, lambda found: sorted(holders(found).values()) == ["busy", "newcomer"], SLOW)
     assert holders(seen)[busy["uuid"]] == "busy"
     after = (await kube.request("GET", f"{PODS}/busy"))["status"]["containerStatuses"][0]
@@ -113,7 +105,7 @@ async def test_new_instances_come_beside_a_busy_one_whose_process_never_notices(
 
 
 async def test_goes_on_after_its_pod_was_deleted_in_the_middle(cluster: KindCluster, kube: Kube) -> None:
-    path = f"{GPUNODES}/{cluster.name}-worker"
+    path = f"{GPUNODES}/{node_of(cluster)}"
     await until(kube, path, lambda found: len(found.get("status", {}).get("boards", ())) == 4, SLOW)
     sevens = [wanted(*(f"1g.10gb@{start}" for start in range(7)), board=index) for index in range(4)]
     await kube.merge(path, {"spec": {"boards": sevens}})
@@ -122,7 +114,7 @@ async def test_goes_on_after_its_pod_was_deleted_in_the_middle(cluster: KindClus
         await kube.request("DELETE", f"{agents}/{pod['metadata']['name']}", gracePeriodSeconds="0")
     seen = await until(kube, path, laid_out, SLOW)
     assert [len(board["instances"]) for board in seen["status"]["boards"]] == [7, 7, 7, 7]
-    node = f"/api/v1/nodes/{cluster.name}-worker"
+    node = f"/api/v1/nodes/{node_of(cluster)}"
     found = await until(
         kube, node, lambda found: found["status"]["allocatable"].get("nvidia.com/mig-1g.10gb") == "28", SLOW
     )
