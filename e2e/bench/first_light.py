@@ -208,7 +208,7 @@ async def all_ready(api: KubeApi, nodes: int) -> bool:
 
 async def empty(api: KubeApi) -> None:
     """Delete all that a half made, and wait until its pods are gone, and the Jobs that would make more."""
-    for resource in (TRAINING_JOBS, PODS):
+    for resource in (TRAINING_JOBS, JOBS, PODS):
         names = [item["metadata"]["name"] for item in (await api.request("GET", resource.path(NAMESPACE)))["items"]]
         await asyncio.gather(*(_delete(api, resource, name) for name in names))
 
@@ -221,7 +221,8 @@ async def empty(api: KubeApi) -> None:
 
 async def _delete(api: KubeApi, resource: Resource, name: str) -> None:
     with suppress(NotFound):
-        await api.request("DELETE", resource.path(NAMESPACE, name), {"gracePeriodSeconds": 0})
+        options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        await api.request("DELETE", resource.path(NAMESPACE, name), options)
 
 
 def cpu_seconds(operator: OperatorProcess) -> float:

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from e2e.harness import a_training_job, an_operator, install, make_fleet, make_n
 
 RUN_SECONDS = "kwok.berth.dev/run-seconds"
 PATIENCE_SECONDS = 180.0  # without any workload starting or ending, before the run is given up
+TELL_SECONDS = 10.0  # between two lines of how far a half is
 COHORTS = 3
 SEED = 42
 
@@ -200,14 +202,23 @@ async def _run(
     version = (await api.request("GET", PODS.path(NAMESPACE), query={"limit": "1"}))["metadata"]["resourceVersion"]
     following = asyncio.create_task(_follow(api, version, seen, label))
     arriving = asyncio.create_task(_arrive(api, what, stream, seen, body_of, per_second))
+    began = told = time.monotonic()
     while not following.done():
         await asyncio.wait([following], timeout=1)
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            _tell(what, seen, told - began)
         if arriving.done() and arriving.exception():
             break
         if not alive() or time.monotonic() - seen.last_change > PATIENCE_SECONDS:
             raise AssertionError(f"{len(seen.ended)} of {len(stream)} ended; operator alive: {alive()}")
     arriving.result()
     following.result()
+
+
+def _tell(what: Resource, seen: Seen, seconds: float) -> None:
+    counts = f"{len(seen.created)} created, {len(seen.admitted)} admitted, {len(seen.ended)} ended"
+    print(f"{what.plural}, {seconds:.0f} s: {counts}, {len(seen.broken)} times above a quota", file=sys.stderr)
 
 
 async def _arrive(
