@@ -208,9 +208,10 @@ async def all_ready(api: KubeApi, nodes: int) -> bool:
 
 async def empty(api: KubeApi) -> None:
     """Delete all that a half made, and wait until its pods are gone, and the Jobs that would make more."""
+    gate = asyncio.Semaphore(CONNECTIONS)  # a request that waits for a connection times out
     for resource in (TRAINING_JOBS, JOBS, PODS):
         names = [item["metadata"]["name"] for item in (await api.request("GET", resource.path(NAMESPACE)))["items"]]
-        await asyncio.gather(*(_delete(api, resource, name) for name in names))
+        await asyncio.gather(*(_delete(api, resource, name, gate) for name in names))
 
     async def gone() -> bool:
         found = [await api.request("GET", kind.path(NAMESPACE), query={"limit": "1"}) for kind in (JOBS, PODS)]
@@ -219,10 +220,11 @@ async def empty(api: KubeApi) -> None:
     await until(gone, "the pods are gone", LIMIT_SECONDS, 0.5)
 
 
-async def _delete(api: KubeApi, resource: Resource, name: str) -> None:
-    with suppress(NotFound):
-        options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
-        await api.request("DELETE", resource.path(NAMESPACE, name), options)
+async def _delete(api: KubeApi, resource: Resource, name: str, gate: asyncio.Semaphore) -> None:
+    options = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+    async with gate:
+        with suppress(NotFound):
+            await api.request("DELETE", resource.path(NAMESPACE, name), options)
 
 
 def cpu_seconds(operator: OperatorProcess) -> float:
