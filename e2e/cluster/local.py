@@ -12,7 +12,7 @@ from pathlib import Path
 
 from e2e.cluster import kwok, processes
 from e2e.cluster.binaries import ensure
-from e2e.cluster.control_plane import prepare
+from e2e.cluster.control_plane import NODE_LEASE_SECONDS, prepare
 from e2e.cluster.engine_lock import locked
 from e2e.cluster.nodes import list_nodes
 from e2e.cluster.provider import Part, Provider, Status, note, state_folder
@@ -44,7 +44,7 @@ class LocalCluster:
             else:
                 processes.forget_ended(self.folder)
                 self._start(binaries)
-            kwok.add_nodes(self.folder, self.folder / "kwok.kubeconfig", self._fake_nodes)
+            kwok.add_nodes(self.folder, self.folder / "kwok.kubeconfig", self._fake_nodes, NODE_LEASE_SECONDS)
 
     def down(self) -> None:
         if not self.folder.exists():
