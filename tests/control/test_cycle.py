@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from berth.control.cycle import IDLE_SECONDS
+from berth.control.cycle import IDLE_SECONDS, TOLD_AT_ONCE
 from berth.control.ports import (
     INFERENCE_SERVICES,
     JOBS,
@@ -279,6 +280,35 @@ async def test_a_queue_tells_what_it_holds_and_changes_at_most_once_a_second() -
     assert status["usage"] == [{"model": "H100-80GB", "used": "16", "nominal": 16}]
 
 
+async def test_many_queues_tell_what_they_hold_in_turn() -> None:
+    world = World(*(a_node(f"n{i}") for i in range(6)))
+    for name in ("red", *(f"queue-{i}" for i in range(29))):
+        world.api.put(QUEUES, a_queue(name, H100_80GB=16))
+    await world.settle()
+    before = world.api.changes
+    for i in range(4):
+        world.api.put(TRAINING_JOBS, a_training_job(f"job-{i}", workers=1, queueName="red"))
+        await turns(world, 7, seconds=0.1)
+    assert len([s for s in world.api.said()[before:] if s.endswith(" red")]) <= 1  # of thirty, one every 3 s
+    await world.settle()
+    assert world.status("red", QUEUES)["admitted"] == 4
+
+
+async def test_of_many_that_wait_few_are_told_at_once_and_no_admission_waits_for_them() -> None:
+    world = a_world(*(a_training_job(f"big-{i}", workers=9) for i in range(10)))
+    releases = [world.api.hold("merge trainingjobs/status big") for _ in range(10)]
+    await turns(world, 5)
+    assert world.api.held == TOLD_AT_ONCE
+    world.api.put(TRAINING_JOBS, a_training_job("small", workers=1))
+    await turns(world, 10)
+    assert world.status("small")["state"] == "Running"
+    assert world.api.held == TOLD_AT_ONCE
+    for release in releases:
+        release.set()
+    await world.settle()
+    assert {world.status(f"big-{i}")["state"] for i in range(10)} == {"Pending"}
+
+
 async def test_a_service_whose_edit_waits_for_a_dry_run_keeps_its_quota() -> None:
     world = World(a_node("n1"), a_node("n2"))
     world.api.put(QUEUES, a_queue("red", H100_80GB=2))
@@ -340,6 +370,25 @@ async def test_plans_once_for_changes_that_come_together() -> None:
         await planner.called.wait()
     assert planner.count == 1
     assert IDLE_SECONDS >= 60
+    task.cancel()
+
+
+async def test_a_plan_that_took_long_leaves_as_long_to_the_writes() -> None:
+    world = World()
+    began: list[float] = []
+
+    def slowly(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        return Plan()
+
+    world.cycle.plan = slowly
+    task = asyncio.create_task(world.cycle.run())
+    async with asyncio.timeout(5.0):
+        while len(began) < 2:
+            world.cycle.wake()
+            await asyncio.sleep(0.01)
+    assert began[1] - began[0] >= 0.4
     task.cancel()
 
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from berth.control.events import Recorder
+from berth.control.events import POSTED_AT_ONCE, Recorder
 from berth.control.ports import EVENTS, Refused
 from tests.control.builders import a_ref
 from tests.control.fakes import FakeApi, HandClock
@@ -61,3 +61,17 @@ async def test_an_event_that_is_refused_does_no_harm_and_is_logged(caplog: pytes
         recorder.note(a_ref(), "Failed", "exit code 1")
         assert await posted(api) == [("Failed", "exit code 1")]
     assert caplog.messages == ["no event Admitted on team/llm: the namespace is being terminated"]
+
+
+async def test_of_a_burst_few_are_posted_at_once_and_none_is_lost() -> None:
+    recorder, api, _ = a_recorder()
+    releases = [api.hold("create events") for _ in range(20)]
+    for i in range(20):
+        recorder.note(a_ref(f"job-{i}"), "Admitted", "on n1")
+    assert await posted(api) == []
+    assert api.held == POSTED_AT_ONCE
+    for release in releases:
+        release.set()
+    for _ in range(20):
+        await posted(api)
+    assert len(api.events()) == 20

@@ -28,11 +28,13 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15.0  # how often a waiting workload's numbers are brought up to date when its reason stays
 TELL_SECONDS = 1.0  # how often it is told at most that a step failed
-REFRESHES_PER_SECOND = 10  # of all waiting workloads together, at most
-QUEUE_REFRESH_SECONDS = 1.0  # how often a queue's numbers are written at most
+REFRESHES_PER_SECOND = 10  # of all waiting workloads together, at most, and of all queues
+QUEUE_REFRESH_SECONDS = 1.0  # how often a queue's numbers are written at most, where there are few queues
 PAST_REFRESH_SECONDS = 60.0  # and how often its use so far, if nothing else changed: so much is lost in a crash
 RECHECK_SECONDS = 30.0  # when a refused template is tried again: what it lacked may exist by then
 ADMITTED_AT_ONCE = 16  # admissions under way: of many gangs the first run early, instead of all running late
+TOLD_AT_ONCE = 4  # statuses of waiting jobs being written: of a thousand that arrive none holds up an admission
+MOST_REST_SECONDS = 2.0  # a cycle follows the last one after as long as that took: writes need the interpreter too
 IDLE_SECONDS = 60.0  # a cycle runs at least this often, so that nothing hangs on a change that went unseen
 NODE_KEY = "node/"  # begins the key of work on a node, which has no workload's uid
 NO_FAILURE = (0, 0.0, "")
@@ -80,6 +82,7 @@ class Cycle:
     _failures: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # how often, try again at, what
     _reported: dict[str, float] = field(default_factory=dict)  # when a uid's status was last written
     _admitting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ADMITTED_AT_ONCE))
+    _telling: set[str] = field(default_factory=set)  # uids of waiting jobs whose status is being written
     _told: dict[str, tuple[Workload, Verdict]] = field(default_factory=dict)  # what a status by uid says already
     _faults: dict[str, str] = field(default_factory=dict)  # what broke a workload's planning, by uid, once logged
 
@@ -90,14 +93,16 @@ class Cycle:
     async def run(self) -> None:
         """Plan for ever; whatever is under way ends with it, since another operator may act from then on."""
         timer: asyncio.TimerHandle | None = None
+        took = 0.0
         try:
             while True:
                 await self._woken.wait()
-                await asyncio.sleep(self.debounce_seconds)
+                await asyncio.sleep(max(self.debounce_seconds, took))
                 self._woken.clear()
                 seen = self._look()
                 plan = await asyncio.to_thread(self.plan, seen.snapshot, self.policy, seen.now)
                 wake_at = self._follow(seen, plan)
+                took = min(perf_counter() - seen.start, MOST_REST_SECONDS)
                 if timer is not None:
                     timer.cancel()
                 delay = IDLE_SECONDS if wake_at is None else min(max(0.05, wake_at - self.clock()), IDLE_SECONDS)
@@ -133,6 +138,7 @@ class Cycle:
         self.observer.pasts = {name: has.standing.past for name, has in plan.queues.items() if has.standing}
         snapshot, now = seen.snapshot, seen.now
         current = [w for w in snapshot.workloads if self._is_current(seen, w.ref.uid)]
+        current.sort(key=lambda w: -1.0 if w.ref.uid in by_uid else self._reported.get(w.ref.uid, 0.0))
         wakes = [self._attend(w, by_uid.get(w.ref.uid, []), plan.verdicts, now) for w in current]
         wakes += [self._attend_node(a, snapshot, now) for a in plan.layouts if NODE_KEY + a.node not in seen.busy]
         wakes += [seen.wake_at, plan.wake_at, self._report_queues(snapshot, plan, now)]
@@ -216,9 +222,10 @@ class Cycle:
         raw = self.picture.workloads.get(uid)
         if raw is None:
             return None
+        waits = workload.ref.kind is Kind.TRAINING_JOB and workload.attempt is None
         known, told = self._told.get(uid, (None, None))
-        if known is workload and told == verdict:
-            return None
+        if (known is workload and told == verdict) or (waits and len(self._telling) >= TOLD_AT_ONCE):
+            return None  # in the second case the end of a write asks for another cycle
         old = raw.get("status") or {}
         changes = difference(old, self._status(workload, verdict, raw, now))
         if not changes:
@@ -227,6 +234,8 @@ class Cycle:
         due = self._reported.get(uid, 0.0) + max(REFRESH_SECONDS, len(self.picture.workloads) / REFRESHES_PER_SECOND)
         if only_steady(changes, old) and due > now:
             return due
+        if waits:
+            self._telling.add(uid)
         self._reported[uid] = now
         if (old.get("verdict") or {}).get("reason") != verdict.reason and verdict.reason in list(Reason):
             self.applier.recorder.note(
@@ -251,7 +260,8 @@ class Cycle:
                 continue
             status = queue_status(queue, usage, raw, self.policy.half_life_hours, now)
             changes = difference(raw.get("status") or {}, status)
-            pause = PAST_REFRESH_SECONDS if only_past(changes) else QUEUE_REFRESH_SECONDS
+            often = max(QUEUE_REFRESH_SECONDS, len(self.picture.queues) / REFRESHES_PER_SECOND)
+            pause = PAST_REFRESH_SECONDS if only_past(changes) else often
             due = self._reported.get(uid, 0.0) + pause
             if changes and due > now:
                 wake = due
@@ -321,6 +331,7 @@ class Cycle:
             self._fail(uid, f"internal error, see the operator's log: {error!r}")
         finally:
             self._tasks.pop(uid, None)
+            self._telling.discard(uid)
             self.wake()
 
     async def _confirm(self, uid: str) -> None:

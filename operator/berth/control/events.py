@@ -12,6 +12,7 @@ from berth.model.workloads import Ref
 
 log = logging.getLogger(__name__)
 
+POSTED_AT_ONCE = 4  # a burst of news must not hold up what it is about
 QUIET_SECONDS = 300.0  # the same event on the same object is not repeated within this time
 
 
@@ -24,6 +25,7 @@ class Recorder:
     _last: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _most: int = 1000  # of these, before old ones are dropped: at every event it would take a burst's square
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _posting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(POSTED_AT_ONCE))
 
     def note(self, ref: Ref, reason: str, message: str, *, warning: bool = False) -> None:
         """Post an event, unless the same was posted lately."""
@@ -41,7 +43,8 @@ class Recorder:
 
     async def _post(self, ref: Ref, body: Json) -> None:
         try:
-            await self.api.create(EVENTS, ref.namespace, body)
+            async with self._posting:
+                await self.api.create(EVENTS, ref.namespace, body)
         except ApiError as error:
             log.info("no event %s on %s/%s: %s", body["reason"], ref.namespace, ref.name, error)
 
