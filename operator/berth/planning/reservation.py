@@ -111,6 +111,8 @@ def _first_fit(
     def fit(count: int) -> tuple[str, ...] | None:
         return pack(field.on(endings.room(left, count)), gang)
 
+    if pack(field.on(left) if booked else field, gang) is not None:
+        return None
     count = _least(len(endings.ordered), lambda count: fit(count) is not None)
     nodes = fit(count) if count else None
     return (endings.ordered[:count], endings.room(left, count), nodes) if nodes is not None else None
