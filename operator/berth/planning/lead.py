@@ -22,6 +22,7 @@ class Lead:
         """Nobody waits yet."""
         self._fairness, self._quota = fairness, quota
         self._behind: dict[str, Workload] = {}  # by model: what waits in the queue with the smallest share
+        self.changes = 0  # of that
 
     def is_behind(self, w: Workload, model: BoardModel) -> bool:
         """Whether the queue of a workload has a smaller share than all in which others wait for that model."""
@@ -32,6 +33,7 @@ class Lead:
     def wait(self, w: Workload, model: BoardModel) -> None:
         """It waits for room that boards of the model would give, though not for quota."""
         self._behind[model.name] = w
+        self.changes += 1
 
     def too_far(self, w: Workload, model: BoardModel, boards: Fraction) -> Workload | None:
         """The workload of another queue that this one must let go first; None where it need not.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Kind, Workload
+from berth.model.workloads import Kind, Request, Workload
 from berth.planning import services
 from berth.planning.actions import Admit, Expire, Plan
 from berth.planning.admission import held_back, problem_of, waits_for_room
@@ -26,6 +26,7 @@ from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Consolidating, Policy, Snapshot
 from berth.planning.turns import Turns
 from berth.planning.usage import usage
+from berth.planning.vain import Vain
 from berth.planning.waiting import no_match, waiting
 from berth.planning.whatif import order
 
@@ -95,8 +96,10 @@ def _settled(s: Scratch, ahead: Ahead, yielding: Yielding, idle: Iterable[Worklo
     """Decide what each workload without an attempt gets; the jobs that find no place."""
     waits: list[Workload] = []
     gathers = gathering(s.snapshot.workloads)
+    vain = Vain(ahead, yielding)
     for w in idle:
-        if s.guard(w, _settle, s, ahead, yielding, w, waits[0] if gathers and waits else None) is False:
+        first = waits[0] if gathers and waits else None
+        if s.guard(w, _settle, ahead, yielding, vain, w, first) is False:
             waits.append(w)
     return waits
 
@@ -111,11 +114,12 @@ def _calm(s: Scratch, snapshot: Snapshot) -> Scratch:
     return worked_out(snapshot, calm, s.now)[0]
 
 
-def _settle(s: Scratch, ahead: Ahead, yielding: Yielding, w: Workload, first: Workload | None) -> bool:
+def _settle(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, first: Workload | None) -> bool:
     """Decide what a workload without an attempt gets; False where it is a job that finds no place.
 
     `first` is the job that room is being made for: until it has its place, no job after it gets one.
     """
+    s = ahead.s
     problem = problem_of(s, w)
     if problem or w.request is None:
         s.decide(w.ref, Verdict(Reason.MISCONFIGURED, problem))
@@ -131,12 +135,21 @@ def _settle(s: Scratch, ahead: Ahead, yielding: Yielding, w: Workload, first: Wo
         message = f"waits while room is made for {first.ref.namespace}/{first.ref.name}, which is served before it"
         s.decide(w.ref, Verdict(Reason.PENDING_EVALUATION, message))
     else:
-        if yielding.serve(w, w.request, partial(better_later, ahead, w, w.request)):
-            return True
-        reserve(s, w, w.request)
-        waits_for_room(s, w, w.request)
-        return False
+        return _placed(ahead, yielding, vain, w, w.request)
     return True
+
+
+def _placed(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, request: Request) -> bool:
+    """Admit a job, or have others give way to it; False where neither is possible: then a start may be kept for it."""
+    s, key, before = ahead.s, vain.key(w, request), vain.state()
+    if vain.is_known(key):
+        return False
+    if yielding.serve(w, request, partial(better_later, ahead, w, request)):
+        return True
+    reserve(s, w, request)
+    waits_for_room(s, w, request)
+    vain.note(key, before)
+    return False
 
 
 def _explain(ahead: Ahead, w: Workload, told: dict[object, Verdict], turns: Turns) -> None:

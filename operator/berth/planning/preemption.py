@@ -109,6 +109,10 @@ class Yielding:
             if not problem_of(self.s, w) and held_back(self.s, w) is None:
                 self.s.guard(w, self._keep, w, w.request)
 
+    def is_owed(self, w: Workload) -> bool:
+        """Whether others gave way to a job that waits yet."""
+        return w.ref.uid in self._gave_way
+
     def serve(self, w: Workload, request: Request, better_later: Callable[[Option], bool]) -> bool:
         """Admit a job, or have it wait for who gives way to it; False where it finds no place."""
         promised = self._kept.pop(w.ref.uid, None)
@@ -185,7 +189,7 @@ class Yielding:
         search = self._search
         many = search.made >= MOST_SEARCHES or search.looked_at >= MOST_CANDIDATES
         spent = many or self._looks >= MOST_LOOKS
-        if spent or not self._is_time(w):
+        if spent or not self.is_time(w):
             self.s.wake(next_look(self.s.now))
             return False
         self._looks += 1
@@ -195,7 +199,7 @@ class Yielding:
     def _key(self, w: Workload, request: Request) -> tuple[object, ...]:
         return request, w.queue, w.priority, self.s.avoided(w)
 
-    def _is_time(self, w: Workload) -> bool:
+    def is_time(self, w: Workload) -> bool:
         """At once, and then in the first half of each half minute."""
         waited = self.s.now - max(w.created, w.not_before)
         return waited < AT_ONCE_SECONDS or self.s.now % LOOK_SECONDS < LOOKING

@@ -74,6 +74,7 @@ class Reserved:
         """None yet."""
         self._rooms: dict[str, list[Held]] = {}
         self._quotas: dict[tuple[str, str], Held] = {}
+        self._by_uid: dict[str, Held] = {}
         self._limited: dict[object, tuple[tuple[int, ...], Field]] = {}
         self.booked: dict[str, list[Ending]] = {}  # by model: the ends of those whose room is kept
         self.hopeless: set[object] = set()  # requests that no end of running work would let start
@@ -95,14 +96,15 @@ class Reserved:
     def add(self, held: Held) -> None:
         """Keep one more."""
         model = held.reservation.device.model
+        self._by_uid[held.reservation.ref.uid] = held
         if held.room is not None:
             self._rooms.setdefault(model, []).append(held)
         else:
             self._quotas[held.queue, model] = held
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._rooms or self._quotas)
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._by_uid)
 
     def in_pool(self, model: str) -> tuple[Held, ...]:
         """Those of the room of a pool, in order."""
@@ -110,7 +112,7 @@ class Reserved:
 
     def of(self, ref: Ref) -> Held | None:
         """The reservation of a workload."""
-        return next((held for held in self if held.reservation.ref == ref), None)
+        return self._by_uid.get(ref.uid)
 
     def limited(self, now: Field, key: object, until: float) -> Field:
         """Where members fit that are to stay until then: now, and when each of those starts that they may not delay."""
