@@ -295,8 +295,8 @@ async def test_many_queues_tell_what_they_hold_in_turn() -> None:
 
 
 async def test_of_many_that_wait_few_are_told_at_once_and_no_admission_waits_for_them() -> None:
-    world = a_world(*(a_training_job(f"big-{i}", workers=9) for i in range(10)))
-    releases = [world.api.hold("merge trainingjobs/status big") for _ in range(10)]
+    world = a_world(*(a_training_job(f"big-{i}", workers=9) for i in range(40)))
+    releases = [world.api.hold("merge trainingjobs/status big") for _ in range(40)]
     await turns(world, 5)
     assert world.api.held == TOLD_AT_ONCE
     world.api.put(TRAINING_JOBS, a_training_job("small", workers=1))
@@ -306,7 +306,7 @@ async def test_of_many_that_wait_few_are_told_at_once_and_no_admission_waits_for
     for release in releases:
         release.set()
     await world.settle()
-    assert {world.status(f"big-{i}")["state"] for i in range(10)} == {"Pending"}
+    assert {world.status(f"big-{i}")["state"] for i in range(40)} == {"Pending"}
 
 
 async def test_a_service_whose_edit_waits_for_a_dry_run_keeps_its_quota() -> None:
