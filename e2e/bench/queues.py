@@ -316,6 +316,9 @@ def _show(outcome: dict[str, Any]) -> None:
     for half, label in (("plain", "plain Jobs"), ("berth", "Berth")):
         for size, row in outcome[half]["waits"].items():
             table.add_row(label, size, str(row["count"]), *(f"{row[key]:.2f}" for key in ("mean", "p50", "p99")))
+    for size, row in outcome["berth"]["waits"].items():
+        plain = outcome["plain"]["waits"][size]
+        table.add_row("ratio", size, "", *(f"{row[key] / plain[key]:.1f}" for key in ("mean", "p50", "p99")))
     console = Console()
     console.print(table)
     for half, label in (("plain", "plain Jobs"), ("berth", "Berth")):
