@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 
 import pytest
 
 from berth.model.nodes import Node
 from berth.model.workloads import Claim, Device, PodPhase, Preemption, Queue, Reclaim, WithinQueue, Workload
 from berth.planning.actions import Admit, Plan, Shed, Stop
+from berth.planning.owed import Owed
 from berth.planning.plan import plan
+from berth.planning.quota import Quota
 from berth.planning.snapshot import Backfilling, Passing, Policy, Preempting
-from tests.planning.builders import NOW, a_job, a_node, a_pod, a_service, nodes_of, only, racks, verdict_of
+from tests.planning.builders import NOW, a_job, a_node, a_pod, a_service, model, nodes_of, only, racks, verdict_of
 from tests.planning.occupied import occupied, on
 
 BOTH = [a_node("n1"), a_node("n2")]
@@ -292,3 +296,13 @@ def test_a_gang_of_instances_frees_instances() -> None:
     device = Device("H100-80GB", "nvidia.com/mig-3g.40gb", 1)
     held = [on(a_job(f"m{i}", profile="3g.40gb"), "n1", hours=1 + i, device=device) for i in range(2)]
     assert stopped(decided([node], waits(gpus=None, profile="3g.40gb"), *held)) == ["m0"]
+
+
+def test_owners_that_wait_do_not_ask_of_each_other_for_ever() -> None:
+    quota, h100 = Quota({queue.name: queue for queue in a_tree(4, 4, 0)}), model("H100-80GB")
+    owed = Owed(quota)
+    for mine, other in (("q1", "q2"), ("q2", "q1")):
+        able = partial(lambda queue: owed.to_borrow(queue, h100, Fraction(9))[1] is None, other)
+        owed.wait(waits(mine, queue=mine), h100, Fraction(4), able)
+    left, first = owed.to_borrow("q3", h100, Fraction(1))
+    assert (left, first and first.queue) == (0, "q1")

@@ -38,6 +38,7 @@ class Owed:
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)  # by queue, in the order of service
         self._asked: dict[tuple[str, str], Fraction] = defaultdict(Fraction)  # boards, by queue and model
         self._answers: dict[tuple[str, str], tuple[int, Fraction | None, Workload | None]] = {}
+        self._asking = False  # whether one would fit if nobody borrowed: what others are owed has no say in that
         self.settled: set[str] = set()  # uids of those whose boards are charged already
 
     def wait(self, w: Workload, model: BoardModel, boards: Fraction, able: Callable[[], bool]) -> bool:
@@ -55,7 +56,7 @@ class Owed:
         (None, None) where nobody's waiting bears on it: it owns them itself, or there are enough for all.
         """
         owns = self._quota.nominal_left(queue, model)
-        if not self._waiting or owns is None or boards <= owns:
+        if not self._waiting or self._asking or owns is None or boards <= owns:
             return None, None
         changes, left, first = self._answers.get((queue, model.name), (-1, None, None))
         if changes != self._quota.changes:
@@ -73,8 +74,15 @@ class Owed:
             for one in waiting:
                 owns = quota.nominal_left(other, one.model)
                 charged = one.workload.ref.uid in self.settled or quota.cohorts.charged_to(other, one.model) != name
-                if charged or owns is None or one.boards > owns or not one.able():
+                if charged or owns is None or one.boards > owns or not self._is_able(one):
                     continue
                 quota.charge(other, one.model, one.boards)
                 first = first or one.workload
         return quota.left(queue, model), first
+
+    def _is_able(self, one: Waiting) -> bool:
+        self._asking = True
+        try:
+            return one.able()
+        finally:
+            self._asking = False
