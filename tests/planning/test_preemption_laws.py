@@ -62,6 +62,7 @@ class History:
         world = self.world
         made = world.plan()
         assert made == world.plan()
+        assert not made.faults
         for action in made.actions:
             if isinstance(action, Admit):
                 w = world.workloads[action.ref.uid]
