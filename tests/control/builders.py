@@ -7,7 +7,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.control.records import GATE, UID_LABEL, Meta, NodeRecord, PodRecord
-from berth.model.workloads import Device, Kind, Ref
+from berth.model.workloads import Device, Kind, Placement, Ref
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 BOARD = Device("H100-80GB", "nvidia.com/gpu", 1)
@@ -35,6 +35,11 @@ def a_training_job(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"workers": workers, "gpus": {"count": boards}, "template": a_template(), **spec},
     }
+
+
+def placed(device: Device = BOARD, workers: int = 2) -> Placement:
+    """So many workers on one node."""
+    return Placement(device, ("n1",) * workers)
 
 
 def a_service(name: str = "chat", *, replicas: int = 2, boards: int = 1, **spec: Any) -> Json:

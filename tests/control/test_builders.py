@@ -11,7 +11,7 @@ from berth.control import builders
 from berth.control.observe import device_from
 from berth.control.ports import Json
 from berth.model.workloads import Device, Kind
-from tests.control.builders import BOARD, SLICE, a_ref, a_service, a_template, a_training_job
+from tests.control.builders import BOARD, SLICE, a_ref, a_service, a_template, a_training_job, placed
 
 EIGHT = Device("H100-80GB", "nvidia.com/gpu", 8)
 JOB, SERVICE = a_ref("llm"), a_ref("chat", kind=Kind.INFERENCE_SERVICE)
@@ -19,7 +19,7 @@ JOB, SERVICE = a_ref("llm"), a_ref("chat", kind=Kind.INFERENCE_SERVICE)
 
 def job(device: Device = EIGHT, number: int = 2, **spec: Any) -> Json:
     """The Job of an attempt."""
-    return builders.job(JOB, a_training_job(**spec)["spec"], number, device)
+    return builders.job(JOB, a_training_job(**spec)["spec"], number, placed(device, spec.get("workers", 2)))
 
 
 def pod_of(made: Json) -> Json:
@@ -129,7 +129,7 @@ def test_the_users_template_is_not_touched() -> None:
     template["metadata"] = {"labels": {"a": "b"}, "annotations": {"c": "d"}}
     raw = a_training_job(template=template)
     before = copy.deepcopy(raw)
-    made = builders.job(JOB, raw["spec"], 1, EIGHT)
+    made = builders.job(JOB, raw["spec"], 1, placed(EIGHT))
     assert raw == before
     metadata = made["spec"]["template"]["metadata"]
     assert (metadata["labels"]["a"], metadata["annotations"]["c"]) == ("b", "d")

@@ -10,7 +10,7 @@ from berth.control import builders
 from berth.control.checkpoints import NOTHING, PATH, Telling, Told, earlier
 from berth.control.ports import Json, Refused
 from berth.model.workloads import Placement
-from tests.control.builders import BOARD, a_ref, a_template, a_training_job
+from tests.control.builders import BOARD, a_ref, a_template, a_training_job, placed
 
 REF = a_ref(uid="0123456789abcdef")
 SAVES = {"claim": "disk", "path": "/saved", "interval": "15m", "graceSeconds": 45}
@@ -19,7 +19,7 @@ TOLD = Told("https://berth-progress.berth-system.svc:8443", durable=0, mtbf_seco
 
 def pod_of(number: int = 3, told: Told = NOTHING, **spec: Any) -> Json:
     """The spec of an attempt's pods."""
-    made = builders.job(REF, a_training_job(**spec)["spec"], number, BOARD, told)
+    made = builders.job(REF, a_training_job(**spec)["spec"], number, placed(), told)
     found: Json = made["spec"]["template"]["spec"]
     return found
 

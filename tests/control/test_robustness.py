@@ -134,7 +134,7 @@ def test_a_quantity_with_a_huge_exponent_is_read_at_once() -> None:
 
 def test_a_container_with_empty_resources_gets_its_devices() -> None:
     template = {"spec": {"containers": [{"name": "main", "image": "busybox", "resources": None}]}}
-    made = builders.job(REF, a_training_job(template=template)["spec"], 1, GPU)
+    made = builders.job(REF, a_training_job(template=template)["spec"], 1, Placement(GPU, ("n1",)))
     assert made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
 
 

@@ -13,6 +13,7 @@ from berth.model.workloads import (
     Attempt,
     Demand,
     Device,
+    Elastic,
     Group,
     Kind,
     Placement,
@@ -102,6 +103,7 @@ def a_job(
     preferred: str = "",
     groups: Mapping[int, str] | None = None,
     pipeline: int = 1,
+    elastic: tuple[int, ...] = (),
     pod: PodShape | None = None,
     created: float = 0.0,
     kind: Kind = Kind.TRAINING_JOB,
@@ -109,7 +111,8 @@ def a_job(
 ) -> Workload:
     """A pending TrainingJob; one board a worker unless said otherwise.
 
-    `groups` maps sizes to the levels that each group requires; with a "?" behind it, the level is preferred.
+    `elastic` are the fewest and the most workers, and the step. `groups` maps sizes to the levels that each group
+    requires; with a "?" behind it, the level is preferred.
     """
     memory = None if memory_gib is None else int(memory_gib * GIB)
     if gpus is None and profile is None and memory is None:
@@ -120,7 +123,8 @@ def a_job(
         inner = [_group(size, level) for size, level in sorted((groups or {}).items(), reverse=True)]
         topology = Topology(required or preferred or "region", mode, tuple(inner))
     demand = Demand(gpus, profile, memory, models)
-    request = Request(workers, demand, pod or shape(), tensor, topology, pipeline)
+    bounds = Elastic(*elastic) if elastic else None
+    request = Request(workers, demand, pod or shape(), tensor, topology, pipeline, bounds)
     return Workload(Ref(kind, "team", name, f"uid-{name}"), created, request, **more)
 
 

@@ -105,6 +105,7 @@ class World:
         for uid in list(self.workloads):
             self._bind(uid)
             self._control(uid)
+            self._start(uid)
 
     def end(self, uid: str, phase: PodPhase, index: int = 0, refusal: str = "") -> None:
         """One member of a job ends, and its Job with it where it failed or was the last."""
@@ -147,6 +148,7 @@ class World:
                 attempt = replace(w.attempt, stopping=action.reason)
                 w = replace(w, attempt=attempt, avoid=action.avoid, not_before=action.not_before)
                 w = replace(w, moved=action.moved or w.moved, gave_way_to=action.gives_way_to or w.gave_way_to)
+                w = replace(w, resized=action.resize or w.resized)
             case Shed():
                 w = replace(w, shed=tuple(uid for _, uid in action.pods), gave_way_to=action.gives_way_to)
             case Finish():
@@ -193,6 +195,13 @@ class World:
                 pod = replace(pod, phase=PodPhase.READY, pinned_at=0.0)
             pods.append(pod)
             self.workloads[uid] = replace(w, pods=(*pods, *w.pods[len(pods) :]))
+
+    def _start(self, uid: str) -> None:
+        """A gang has started once all its members are ready."""
+        w = self.workloads[uid]
+        ready = sum(p.phase is PodPhase.READY for p in w.pods)
+        if w.attempt is not None and not w.started_at and ready and ready == len(w.attempt.placement.nodes):
+            self.workloads[uid] = replace(w, started_at=self.now)
 
     def _has_room(self, w: Workload, pod: Pod) -> bool:
         node = self.nodes.get(pod.node)

@@ -16,7 +16,7 @@ from berth.api.inference_service import InferenceServiceSpec
 from berth.api.pods import PodSpec, Template
 from berth.api.problems import Misconfigured, first_problem
 from berth.api.template import problems
-from berth.api.training_job import FIXED, TrainingJobSpec
+from berth.api.training_job import FIXED, TrainingJobSpec, least_step
 from berth.control.status import (
     avoid_from,
     claim_from,
@@ -26,12 +26,14 @@ from berth.control.status import (
     past_from,
     placement_from,
     ranks_from,
+    resized_from,
     verdict_from,
 )
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
     Attempt,
     Demand,
+    Elastic,
     Group,
     Kind,
     PodShape,
@@ -104,10 +106,12 @@ def to_workload(
         avoid=avoid_from(status.get("avoid")),
         moved=moved_from(status.get("moved")),
         gave_way_to=claim_from(status.get("gaveWayTo")),
+        resized=resized_from(status.get("resized")),
         shed=tuple(status.get("shed") or ()),
         least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
         not_before=from_rfc3339(status.get("notBefore")),
         saved_at=_saved_at(status),
+        expected_end=_expected_end(status),
         verdict=verdict_from(status.get("verdict")),
     )
 
@@ -170,6 +174,7 @@ def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda
         tensor=parsed.parallelism.tensor,
         pipeline=training.parallelism.pipeline if training else 1,
         topology=_topology(training.topology) if training and training.topology else None,
+        elastic=_elastic(training) if training else None,
     )
 
 
@@ -221,6 +226,12 @@ def _demand(gpus: Gpus) -> Demand:
     return Demand(count=gpus.count, profile=gpus.profile, memory_bytes=memory, models=tuple(gpus.models or ()))
 
 
+def _elastic(spec: TrainingJobSpec) -> Elastic | None:
+    if (asked := spec.elastic) is None:
+        return None
+    return Elastic(asked.min_workers, asked.max_workers, least_step(spec.gpus, spec.parallelism, spec.topology))
+
+
 def _topology(asked: training_job.Topology) -> Topology:
     """How close together, and in which groups, the largest first."""
     groups = sorted(asked.groups or (), key=lambda group: -group.size)
@@ -256,6 +267,13 @@ def _saved_at(status: Raw) -> float:
     """When the live attempt saved last: what it resumed from was saved before it began."""
     saved = status.get("checkpoint") or {}
     return from_rfc3339(saved.get("time")) if saved.get("attempt") == status.get("attempt") else 0.0
+
+
+def _expected_end(status: Raw) -> float:
+    """When the live attempt expects to be done: what one before it told is no longer true."""
+    told = status.get("progress") or {}
+    started = from_rfc3339(status.get("startedAt"))
+    return from_rfc3339(told.get("estimatedEnd")) if started and from_rfc3339(told.get("time")) >= started else 0.0
 
 
 def _finished(status: Raw) -> str:

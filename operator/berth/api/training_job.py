@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import gcd, lcm
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from berth.api.common import (
     ClaimName,
@@ -40,6 +41,11 @@ _TENSOR = "above 1 needs spec.gpus.count, and must divide workers x gpus.count: 
 _PIPELINE = "must divide workers: use a divisor of it, or change spec.workers to a multiple"
 _NESTED = "sizes must differ, and each must divide the next larger one, such as 2, 4 and 16: change one of them"
 _GROUPS = "each size must divide workers: use a divisor of it, or change spec.workers to a multiple"
+_ELASTIC = "minWorkers must be at most workers, and maxWorkers at least: change one of them"
+_WHOLE_GROUPS = (
+    "minWorkers and maxWorkers must be multiples of parallelism.pipeline, of each size in topology.groups and of the "
+    "workers that parallelism.tensor spans: a gang grows and shrinks by whole groups"
+)
 _GROUP_OF_INSTANCES = "level nvlink needs whole boards, since MIG instances share no NVLink: set spec.gpus.count"
 
 
@@ -96,6 +102,15 @@ class TrainingParallelism(Parallelism):
     a stage are kept as close together as there is room, and each stage beside the next."""
 
 
+class Elastic(Fields):
+    """How far the gang may shrink instead of being stopped or waiting, and grow into boards that nobody else wants."""
+
+    min_workers: int = Field(ge=1, le=MOST_WORKERS)
+    """Fewest workers to run with. At most workers; a multiple of parallelism.pipeline and of the sizes of groups."""
+    max_workers: int = Field(ge=1, le=MOST_WORKERS)
+    """Most workers to run with. At least workers, and such a multiple too."""
+
+
 def _fixed(field: str, required: bool = True) -> Schema:
     """A rule that the field stays as it is, unless the job is suspended before or after the update."""
     same = f"self.{field} == oldSelf.{field}"
@@ -130,7 +145,14 @@ class Checkpoint(Fields):
 
 _NO_GROUPS = "!has(self.topology) || !has(self.topology.groups)"
 _GROUPS_PATH = ".topology.groups"
-FIXED = ("workers", "gpus", "parallelism", "topology", "queue_name", "template")
+_RIGID = "!has(self.elastic)"
+_ELASTIC_PATH = ".elastic"
+FIXED = ("workers", "elastic", "gpus", "parallelism", "topology", "queue_name", "template")
+
+
+def _both(condition: str) -> str:
+    """The condition for the fewest and for the most workers, written as N, of a job that is elastic."""
+    return f"{_RIGID} || [self.elastic.minWorkers, self.elastic.maxWorkers].all(n, {condition})"
 
 
 class TrainingJobSpec(Fields):
@@ -139,6 +161,7 @@ class TrainingJobSpec(Fields):
     model_config = ConfigDict(
         json_schema_extra=rules(
             _fixed("workers"),
+            _fixed("elastic", required=False),
             _fixed("gpus"),
             _fixed("parallelism"),
             _fixed("topology", required=False),
@@ -159,6 +182,18 @@ class TrainingJobSpec(Fields):
             rule("self.workers % self.parallelism.pipeline == 0", _PIPELINE, ".parallelism.pipeline"),
             rule(f"{_NO_GROUPS} || self.topology.groups.all(g, self.workers % g.size == 0)", _GROUPS, _GROUPS_PATH),
             rule(
+                f"{_RIGID} || self.elastic.minWorkers <= self.workers && self.workers <= self.elastic.maxWorkers",
+                _ELASTIC,
+                _ELASTIC_PATH,
+            ),
+            rule(_both("n % self.parallelism.pipeline == 0"), _WHOLE_GROUPS, _ELASTIC_PATH),
+            rule(
+                _both("!has(self.gpus.count) || n * self.gpus.count % self.parallelism.tensor == 0"),
+                _WHOLE_GROUPS,
+                _ELASTIC_PATH,
+            ),
+            rule(_both(f"{_NO_GROUPS} || self.topology.groups.all(g, n % g.size == 0)"), _WHOLE_GROUPS, _ELASTIC_PATH),
+            rule(
                 f"{_NO_GROUPS} || has(self.gpus.count) || self.topology.groups.all(g, g.level != '{NVLINK_LEVEL}')",
                 _GROUP_OF_INSTANCES,
                 _GROUPS_PATH,
@@ -173,13 +208,16 @@ class TrainingJobSpec(Fields):
     suspend: bool = False
     """Stop the job, or don't start it, until this is false again."""
     workers: int = Field(ge=1, le=MOST_WORKERS)
-    """Pods of the gang, started all or none."""
+    """Pods of the gang, started all or none. With elastic, as many as it would like."""
     gpus: Gpus
     """GPUs of each worker."""
     parallelism: TrainingParallelism = TrainingParallelism()
     """How the program splits its work."""
     topology: Topology | None = None
     """How close together the gang's nodes are. Absent: as close as there is room for, at no cost to others."""
+    elastic: Elastic | None = None
+    """How many workers it may run with if not with as many as it would like. It is stopped and resumed with another
+    number, so it needs checkpoints that can be resumed by more or fewer workers. Absent: only with workers."""
     max_runtime: Duration | None = None
     """Longest time that an attempt may run, from the moment all its pods are ready, such as 90m, 1h30m or 2d. The job
     fails when it is over. Absent: no limit."""
@@ -194,6 +232,26 @@ class TrainingJobSpec(Fields):
     """Seconds after its end until the job is deleted with all it made. Absent: kept."""
     template: PodTemplate
     """Template of the workers' pods."""
+
+    @field_validator("elastic")
+    @classmethod
+    def _elastic_sizes(cls, elastic: Elastic | None, info: ValidationInfo) -> Elastic | None:
+        rest = info.data
+        if elastic is None or not rest.keys() >= {"workers", "gpus", "parallelism", "topology"}:
+            return elastic
+        if not elastic.min_workers <= rest["workers"] <= elastic.max_workers:
+            raise ValueError(_ELASTIC)
+        step = least_step(rest["gpus"], rest["parallelism"], rest["topology"])
+        if elastic.min_workers % step or elastic.max_workers % step:
+            raise ValueError(_WHOLE_GROUPS)
+        return elastic
+
+
+def least_step(gpus: Gpus, parallelism: TrainingParallelism, topology: Topology | None) -> int:
+    """How many workers an elastic gang grows or shrinks by at least: its groups stay whole."""
+    groups = [group.size for group in (topology.groups if topology else None) or ()]
+    tensor = parallelism.tensor
+    return lcm(*groups, parallelism.pipeline, tensor // gcd(tensor, gpus.count or 1))
 
 
 class Assignment(Reported):
@@ -234,6 +292,17 @@ class Moved(Reported):
     """When it was decided."""
     usd: float
     """What it cost: the work lost and the time to restart, at list price."""
+
+
+class Resized(Reported):
+    """Another number of workers, for which an attempt was stopped."""
+
+    attempt: int
+    """Number of the attempt that has them, or is to have them."""
+    from_: int = Field(alias="from")
+    """Workers of the attempt before."""
+    to: int
+    """Workers for which there was room when it was decided; how many they are in the end, the placement tells."""
 
 
 class ProgressStatus(Reported):
@@ -280,7 +349,7 @@ class TrainingJobStatus(Reported):
     attempt: int | None = None
     """Number of the latest attempt; its Job is named <name>-<attempt>. Absent: none yet."""
     ready: str | None = None
-    """Ready workers of those asked for, such as 3/4."""
+    """Ready workers of those that it has or, before that, would like, such as 3/4."""
     conditions: list[Condition] = conditions_field()
     """Admitted, PodsReady, Suspended, Evicted, Succeeded, Failed, Misconfigured."""
     verdict: VerdictStatus | None = None
@@ -304,6 +373,9 @@ class TrainingJobStatus(Reported):
     """Nodes that refused a member of this job lately."""
     moved: Moved | None = None
     """Its last move in quiet hours: it counts against their budget."""
+    resized: Resized | None = None
+    """When its number of workers was last changed, or is being changed: until that attempt begins, the room of the
+    fewer workers is kept for it."""
     not_before: Timestamp | None = None
     """A requeued job is not admitted before this moment."""
     finished_ranks: str | None = None
@@ -334,7 +406,7 @@ TRAINING_JOB = CustomResource(
     ),
     columns=(
         Column("Queue", ".status.queue", "Queue that the job is charged to"),
-        Column("Workers", ".status.ready", "Ready workers of those asked for"),
+        Column("Workers", ".status.ready", "Ready workers of those that it has"),
         Column("State", ".status.state", "What the job is doing"),
         Column("Progress", ".status.progress.summary", "How far training is"),
         Column("Reason", ".status.verdict.reason", "Why"),

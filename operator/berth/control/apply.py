@@ -159,6 +159,7 @@ class Applier:
                 not_before=action.not_before,
                 moved=action.moved or target.workload.moved,
                 gave_way_to=action.gives_way_to or target.workload.gave_way_to,
+                resized=action.resize or target.workload.resized,
             )
             await self._write_status(target, stopped, Verdict(action.reason, action.message))
             self.recorder.note(action.ref, action.reason, action.message, warning=True)
@@ -227,7 +228,7 @@ class Applier:
         told = await self.telling.prepare(ref, target.raw, placement) if self.telling else NOTHING
         for resource, body in (
             (SERVICES, builders.job_service(ref, number)),
-            (JOBS, builders.job(ref, spec, number, placement.device, told)),
+            (JOBS, builders.job(ref, spec, number, placement, told)),
         ):
             try:
                 made = await self.api.create(resource, ref.namespace, body)

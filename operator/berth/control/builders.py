@@ -24,7 +24,7 @@ from berth.control.records import (
     PINNED_ANNOTATION,
     UID_LABEL,
 )
-from berth.model.workloads import Device, Ref
+from berth.model.workloads import Device, Placement, Ref
 
 MASTER_PORT = 29500  # torchrun's default
 PRIORITY_CLASS = "berth-workload"  # installed by the chart with preemptionPolicy Never: only Berth preempts
@@ -39,14 +39,14 @@ def attempt_name(ref: Ref, number: int) -> str:
     return f"{ref.name}-{number}"
 
 
-def job(ref: Ref, spec: Raw, number: int, device: Device, told: Told = NOTHING) -> Json:
-    """The Indexed Job of an attempt.
+def job(ref: Ref, spec: Raw, number: int, placement: Placement, told: Told = NOTHING) -> Json:
+    """The Indexed Job of an attempt, with as many workers as were placed.
 
     It starts at once, since every pod is held by its gate: the Job of a gang exists only once the gang is admitted.
     """
     name = attempt_name(ref, number)
     labels = _labels(ref) | {ATTEMPT_LABEL: str(number)}
-    workers = int(spec["workers"])
+    workers, device = len(placement.nodes), placement.device
     template = _template(ref, spec, device, labels, _launch_environment(ref, name, workers, device))
     template["metadata"]["annotations"] |= KEEP_ANNOTATIONS
     template["spec"] |= {"restartPolicy": "Never", "subdomain": name}

@@ -18,6 +18,7 @@ from berth.control.status import (
     moved_status,
     placement_status,
     ranks_text,
+    resized_status,
     to_rfc3339,
     verdict_status,
     with_condition,
@@ -51,7 +52,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
     attempt = workload.attempt
     pods = [] if attempt is None else [p for p in workload.pods if p.attempt == attempt.number]
     ready = sum(p.phase in (PodPhase.READY, PodPhase.SUCCEEDED) for p in pods if not p.terminating)
-    workers = workload.request.workers if workload.request else 0
+    workers = workload.size
     running = attempt is not None and workers > 0 and ready >= workers
     started = workload.started_at or (now if running else 0.0)
     conditions = _Conditions(old.get("conditions") or (), now, workload.generation)
@@ -66,6 +67,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         "gaveWayTo": claim_status(workload.gave_way_to),
         "avoid": avoid_status(workload.avoid) or None,
         "moved": moved_status(workload.moved),
+        "resized": resized_status(workload.resized),
         "notBefore": _time(workload.not_before),
         "finishedAt": _time(workload.finished_at),
         "conditions": list(conditions.items),

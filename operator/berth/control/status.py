@@ -8,7 +8,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref
+from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize
 from berth.planning.fairness import HOUR, Standing, counted
 
 MOST_RANKS = 10_000  # as many as a TrainingJob may have workers
@@ -161,6 +161,16 @@ def moved_status(moved: tuple[float, float] | None) -> Json | None:
 def moved_from(status: Mapping[str, Any] | None) -> tuple[float, float] | None:
     """The inverse of `moved_status`."""
     return (from_rfc3339(status["time"]), float(status["usd"])) if status else None
+
+
+def resized_status(resize: Resize | None) -> Json | None:
+    """Another number of members, as status states it."""
+    return {"attempt": resize.attempt, "from": resize.before, "to": resize.after} if resize else None
+
+
+def resized_from(status: Mapping[str, Any] | None) -> Resize | None:
+    """The inverse of `resized_status`."""
+    return Resize(status["attempt"], status["from"], status["to"]) if status else None
 
 
 def with_condition(

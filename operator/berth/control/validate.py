@@ -10,7 +10,7 @@ from typing import Any
 
 from berth.control import builders
 from berth.control.ports import DEPLOYMENTS, JOBS, PODS, Api, Clock, Json, Refused, Resource
-from berth.model.workloads import Device, Kind, Ref
+from berth.model.workloads import Device, Kind, Placement, Ref
 
 REMEMBER_SECONDS = 60.0  # a template's answer holds this long for others alike: admission rules change seldom
 LAUNCH_VARIABLES = 9  # that the builder puts before the user's own
@@ -47,7 +47,7 @@ class Validator:
 
     async def _ask(self, ref: Ref, spec: Mapping[str, Any]) -> str:
         if ref.kind is Kind.TRAINING_JOB:
-            resource, body = JOBS, builders.job(ref, spec, 1, STAND_IN)
+            resource, body = JOBS, builders.job(ref, spec, 1, Placement(STAND_IN, ("",) * int(spec["workers"])))
         else:
             resource, body = DEPLOYMENTS, builders.deployment(ref, spec, 1, STAND_IN)
         template = body["spec"]["template"]

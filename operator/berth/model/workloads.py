@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
@@ -118,15 +118,41 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Elastic:
+    """Between how many members a gang may run, so many at a time: groups of them stay whole."""
+
+    least: int
+    most: int
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a workload asks for, in the planner's terms."""
 
-    workers: int  # members of the gang, or replicas of the service
+    workers: int  # members of the gang, or replicas of the service; of an elastic gang, as many as it would like
     demand: Demand
     shape: PodShape
     tensor: int = 1  # ranks (boards) that must share one NVLink domain
     topology: Topology | None = None
     pipeline: int = 1  # stages: equal runs of consecutive ranks, each as close together as can be
+    elastic: Elastic | None = None  # None: it runs with just as many members
+
+    @property
+    def sizes(self) -> range:
+        """How many members it may run with, ascending."""
+        if self.elastic is None:
+            return range(self.workers, self.workers + 1)
+        return range(self.elastic.least, self.elastic.most + 1, self.elastic.step)
+
+    def at(self, members: int) -> Request:
+        """The same for just so many members."""
+        return replace(self, workers=members, elastic=None)
+
+    @property
+    def smallest(self) -> Request:
+        """The least that will do."""
+        return self if self.elastic is None else self.at(self.elastic.least)
 
 
 class PodPhase(StrEnum):
@@ -184,6 +210,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """An elastic gang stops to go on with another number of members."""
+
+    attempt: int  # number of the attempt that is to have them
+    before: int
+    after: int  # as many as there was room for when it was decided
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A TrainingJob or InferenceService, with all the planner needs to decide what comes next."""
 
@@ -209,14 +244,28 @@ class Workload:
     avoid: tuple[tuple[str, float], ...] = ()  # nodes that refused a member, and until when (seconds since epoch)
     pods: tuple[Pod, ...] = ()
     moved: tuple[float, float] | None = None  # when it was last moved in quiet hours, and what that cost in dollars
+    resized: Resize | None = None  # the last one, or the one under way
     not_before: float = 0.0  # a requeued job is not admitted before this moment (backoff)
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
+    expected_end: float = 0.0  # when the live attempt itself expects to be done; 0: it does not say
     gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that
     least_replicas: int = 1  # of a service: as many stay as long as others can make the room
     verdict: Verdict | None = None  # the one last written
+
+    @property
+    def size(self) -> int:
+        """How many members it has; as long as it waits, or where its record was lost, how many it would like."""
+        placed = len(self.attempt.placement.nodes) if self.attempt else 0
+        return placed or (self.request.workers if self.request else 0)
+
+    @property
+    def resizing(self) -> bool:
+        """Whether it has stopped, or stops, to go on with another number of members."""
+        waits = self.attempt is None or bool(self.attempt.stopping)
+        return waits and self.resized is not None and self.resized.attempt == self.attempts_made + 1
 
 
 class StopPolicy(StrEnum):

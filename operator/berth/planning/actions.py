@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from berth.model.nodes import Relayout, Trouble
 from berth.model.reasons import Verdict
-from berth.model.workloads import Claim, Device, Placement, Ref
+from berth.model.workloads import Claim, Device, Placement, Ref, Resize
 from berth.planning.fairness import Standing
 
 
@@ -66,7 +66,8 @@ class Stop:
     """End the live attempt: record why, suspend its Job, and once its pods are gone, release its room.
 
     `reason`: "Suspended", "MaxRuntimeExceeded" (final: the job failed), "Requeued" (it waits for a new place),
-    "Consolidated" (it goes elsewhere, so that another fits), "Preempted" or "Reclaimed" (it gives way).
+    "Consolidated" (it goes elsewhere, so that another fits), "Preempted" or "Reclaimed" (it gives way), "Resized" (it
+    goes on with more members).
     """
 
     ref: Ref
@@ -77,6 +78,7 @@ class Stop:
     not_before: float = 0.0  # seconds since the epoch
     moved: tuple[float, float] | None = None  # in quiet hours: when that was decided, and what it costs in dollars
     gives_way_to: Claim | None = None  # whose room it makes, and keeps until that one has its place
+    resize: Resize | None = None  # with how many members an elastic gang is to go on
 
 
 @dataclass(frozen=True, slots=True)

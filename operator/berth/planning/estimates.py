@@ -26,8 +26,11 @@ class Estimates:
         self._workloads = workloads
         self._now = now
 
-    def run_seconds(self, w: Workload) -> float | None:
-        """How long a run of the workload takes; None: nobody knows. Services run for ever.
+    def run_seconds(self, w: Workload, members: int | None = None) -> float | None:
+        """How long a run with so many members takes, else with those that it has; None: nobody knows.
+
+        Services run for ever. Of an elastic gang that has not as many members as it would like, it takes longer or
+        shorter in proportion. Otherwise:
 
         1. What its user says, as `estimatedRuntime`.
         2. The median of the jobs of its name (but for numbers at the end), queue and size that ended well.
@@ -37,27 +40,31 @@ class Estimates:
         if w.ref.kind is not Kind.TRAINING_JOB:
             return inf
         expected = self._expected(w)
+        if expected is not None and w.request is not None and w.request.elastic is not None:
+            expected *= w.request.workers / (members or w.size)
         limit = w.max_runtime_seconds
         return limit if expected is None or (limit is not None and limit < expected) else expected
 
-    def end(self, w: Workload) -> tuple[float, bool]:
-        """When a live attempt is expected to end, in seconds since the epoch, and whether that is more than a guess.
+    def end(self, w: Workload, members: int | None = None) -> tuple[float, bool]:
+        """When an attempt is expected to end, in seconds since the epoch, and whether that is more than a guess.
+
+        It is the live one, or one that begins now with so many members.
 
         One that has run for longer than expected is expected to run for twice as long, and so on, up to `maxRuntime`:
         of run times as they are, the longer one has lasted the longer it is to last.
         """
         if w.attempt is not None and (w.attempt.stopping or w.deleting):
             return self._now + STOPPING_SECONDS, True
-        known = self.run_seconds(w)
+        known = self.run_seconds(w, members)
         began = w.started_at or (w.attempt.admitted_at if w.attempt is not None else self._now)
         end = began + doubled(known or UNKNOWN_SECONDS, self._now - began)
         if w.max_runtime_seconds is not None:
             end = min(end, max(began + w.max_runtime_seconds, self._now))
         return end, known is not None
 
-    def end_if_admitted(self, w: Workload) -> float:
+    def end_if_admitted(self, w: Workload, members: int | None = None) -> float:
         """When a workload is expected to end if it is admitted now; never, where its run time is unknown."""
-        known = self.run_seconds(w)
+        known = self.run_seconds(w, members)
         return inf if known is None else self._now + STARTING_SECONDS + known
 
     def _expected(self, w: Workload) -> float | None:

@@ -143,8 +143,8 @@ def advance(s: Scratch, run: Live) -> None:
 def _broken(run: Live) -> str:
     """What someone else did to an attempt that can't go on as it is; "" for nothing."""
     w, attempt = run.workload, run.attempt
-    if len(attempt.placement.nodes) != run.request.workers:  # the spec changes only while suspended, if briefly
-        return f"spec.workers is {run.request.workers}, but {len(attempt.placement.nodes)} were placed"
+    if len(attempt.placement.nodes) not in run.request.sizes:  # the spec changes only while suspended, if briefly
+        return f"spec.workers is {run.request.workers}, but {run.count} were placed"
     if attempt.spec_digest and w.spec_digest and attempt.spec_digest != w.spec_digest:
         return "the job was suspended and resumed with another spec (template, gpus, parallelism, topology or queue)"
     if attempt.phase is RunPhase.SUSPENDED:
