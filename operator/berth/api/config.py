@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from berth.api.problems import first_problem, path
 from berth.model.topology import DEFAULT_LEVELS, Level
-from berth.planning.snapshot import DAY_SECONDS, Backfilling, Consolidating, Policy, Preempting, QuietHours
+from berth.planning.snapshot import DAY_SECONDS, Backfilling, Consolidating, Growing, Policy, Preempting, QuietHours
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
@@ -122,6 +122,15 @@ class PreemptionSetting(Section):
     restart_seconds: float = Field(120.0, ge=0, le=7 * 24 * 3600)  # that its boards idle when it starts again
 
 
+class ElasticSetting(Section):
+    """Elastic gangs that grow while they run."""
+
+    min_runtime_seconds: float = Field(
+        600.0, ge=0, le=7 * 24 * 3600
+    )  # a gang is left alone for so long after its start
+    restart_seconds: float = Field(120.0, ge=0, le=7 * 24 * 3600)  # that all its boards idle when it starts again
+
+
 class CarbonZone(Section):
     """A zone of the carbon source."""
 
@@ -181,6 +190,7 @@ class Config(BaseSettings):
     consolidation: ConsolidationSetting = ConsolidationSetting()
     fair_share: FairShareSetting = FairShareSetting()
     preemption: PreemptionSetting = PreemptionSetting()
+    elastic: ElasticSetting = ElasticSetting()
     carbon: CarbonSetting = CarbonSetting()
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -226,6 +236,7 @@ class Config(BaseSettings):
             half_life_hours=self.fair_share.half_life_hours,
             backfill=self.backfill.rules(),
             preemption=Preempting(self.preemption.min_runtime_seconds, self.preemption.restart_seconds),
+            growing=Growing(self.elastic.min_runtime_seconds, self.elastic.restart_seconds),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import inf
 
@@ -13,11 +13,11 @@ from berth.planning.actions import Admit
 from berth.planning.cohorts import stopped
 from berth.planning.endings import Ending
 from berth.planning.field import Field
-from berth.planning.options import MOST_TIMES_CHEAPEST, Option, bounded, name_of
+from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
 from berth.planning.scratch import Scratch, gang_of, linked_boards
-from berth.planning.verdicts import boards_text, placed
+from berth.planning.verdicts import boards_text, placed, sized
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,42 @@ class Fit:
         s.quota.charge(queue, self.field.pool.model, sign * self.option.boards * len(self.nodes))
 
 
-def fit(s: Scratch, w: Workload, request: Request, until: float) -> Fit | None:
+def largest(sizes: Sequence[int], works: Callable[[int], Fit | None]) -> Fit | None:
+    """The place for the most members, of ascending sizes of which all that are smaller fit where one does."""
+    best = works(sizes[0]) if sizes else None  # most gangs that wait have no place for the least either
+    low, high = 1, len(sizes) - 1
+    while best is not None and low <= high:
+        middle = (low + high) // 2
+        if (found := works(sizes[middle])) is None:
+            high = middle - 1
+        else:
+            best, low = found, middle + 1
+    return best
+
+
+def fit_elastic(s: Scratch, w: Workload, request: Request, sizes: Iterable[int] | None = None) -> Fit | None:
+    """The cheapest place for as many members as fit now, of those sizes; else of those up to what it would like."""
+    if sizes is None:
+        if (whole := fit(s, w, request, s.estimates.end_if_admitted(w, request.workers))) is not None:
+            return whole
+        sizes = (n for n in request.sizes if n < request.workers)
+
+    def works(members: int) -> Fit | None:
+        return fit(s, w, request.at(members), s.estimates.end_if_admitted(w, members))
+
+    return largest(tuple(sizes), works)
+
+
+def fit(s: Scratch, w: Workload, request: Request, until: float, only: Device | None = None) -> Fit | None:
     """The cheapest place that quota allows and in which the whole gang fits now, if it ends as expected.
 
     Of what is kept for others it may use what it gives back in time; but it goes elsewhere where it can, since those
-    may start earlier than expected.
+    may start earlier than expected. It has no other device than `only`, if given.
     """
     tried = choices(s, w, request)
     for choice in tried:
+        if only not in (None, choice.option.device):
+            continue
         gang = gang_of(request, choice.option.device, s.fleet.levels, request.workers)
         for end in (inf, until) if until < inf and s.reserved else (until,):
             field = None if choice.reason else _open_field(s, w, request, choice.option, end)
@@ -91,13 +119,13 @@ def admit(
 ) -> bool:
     """Admit a pending job if its gang fits somewhere now, and take its room and quota; say whether it was.
 
-    `better_later` says whether it should rather wait for a device cheaper than the one that is free.
+    An elastic gang gets as many members as it would like, else as many as fit. `better_later` says whether it should
+    rather wait for a device cheaper than the one that is free.
     """
-    until = s.estimates.end_if_admitted(w)
-    found = fit(s, w, request, until)
+    found = fit_elastic(s, w, request)
     if found is None or better_later(found.option):
         return False
-    settle(s, w, found, until)
+    settle(s, w, found, s.estimates.end_if_admitted(w, len(found.nodes)))
     return True
 
 
@@ -105,9 +133,27 @@ def settle(s: Scratch, w: Workload, found: Fit, until: float) -> None:
     """Admit a pending job to a place that was found for it, where it is to stay until then."""
     device, nodes = found.option.device, found.nodes
     s.place(w, device, nodes, found.field.needs, until)
-    s.began.append(Ending(w, *s.estimates.end(w), s.now, device, nodes, found.field.needs))
+    s.began.append(Ending(w, *s.estimates.end(w, len(nodes)), s.now, device, nodes, found.field.needs))
     verdict = placed(found.field.pool, nodes, found.option, found.options)
+    if w.request is not None and w.request.elastic is not None:
+        told = sized(len(nodes), w.request.workers, w.request.elastic.most, _lacks(s, w, found.option, len(nodes)))
+        verdict = replace(verdict, message=f"{verdict.message}; {told}")
     s.decide(w.ref, verdict, Admit(w.ref, w.attempts_made + 1, Placement(device, nodes), verdict))
+
+
+def _lacks(s: Scratch, w: Workload, option: Option, members: int) -> str:
+    """What more members than it has got would need; "" where it would like no more."""
+    more = (w.request.workers if w.request else 0) - members
+    return lacking(s, w, option.device, more) if more > 0 else ""
+
+
+def lacking(s: Scratch, w: Workload, device: Device, members: int) -> str:
+    """What so many members more need, in words, where they don't fit: quota, or else room."""
+    model = s.model(device.model)
+    boards, left = boards_of(device, model) * members, s.quota.left(w.queue, model)
+    if left is not None and left < boards:
+        return f"quota for {boards_text(boards)} in queue {w.queue}"
+    return f"room for {boards_text(boards)}"
 
 
 def _open_field(s: Scratch, w: Workload, request: Request, option: Option, until: float) -> Field | None:
@@ -125,7 +171,7 @@ def waits_for_room(s: Scratch, w: Workload, request: Request) -> None:
     behind = {name for name, model in models.items() if s.lead.is_behind(w, model)}
     for choice in choices(s, w, request) if behind else ():
         name = choice.option.device.model
-        if choice.reason is None and name in behind and _could_hold(s, request, choice.option):
+        if choice.reason is None and name in behind and could_hold(s, request, choice.option):
             s.lead.wait(w, models[name])
 
 
@@ -200,7 +246,7 @@ def _most_usd(s: Scratch, w: Workload, request: Request, options: tuple[Option, 
     if not bounded(request.demand) or len(options) < 2:
         return None
     affordable = [o for o in options if _within_quota(s, w, request.workers, o)]
-    able = next((o for o in affordable if _could_hold(s, request, o)), None)
+    able = next((o for o in affordable if could_hold(s, request, o)), None)
     cheapest = able or next(iter(affordable), None)
     return cheapest.usd_per_hour * MOST_TIMES_CHEAPEST if cheapest else None
 
@@ -210,7 +256,7 @@ def _within_quota(s: Scratch, w: Workload, workers: int, option: Option) -> bool
     return ever is None or option.boards * workers <= ever
 
 
-def _could_hold(s: Scratch, request: Request, option: Option) -> bool:
+def could_hold(s: Scratch, request: Request, option: Option) -> bool:
     field = s.field(request.shape, option.device, linked=linked_boards(request, option.device))
     return field is not None and field.potential >= request.workers
 

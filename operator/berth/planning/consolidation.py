@@ -82,7 +82,8 @@ def consolidate(
     def cost(v: Workload, boards: Fraction) -> float:
         return _cost(s, v, boards, rules)
 
-    lacks = [Lack(s, w, w.request, field) for _, field in fields_of(s, w, w.request, choices(s, w, w.request))]
+    least = w.request.smallest
+    lacks = [Lack(s, w, least, field) for _, field in fields_of(s, w, least, choices(s, w, least))]
     free = (v for v in snapshot.workloads if _movable(v, w, rules, s.now) and not stopped(s.quota.cohorts, v.queue))
     movable = (holder(s, v, cost) for v in free)
     held = [one for one in movable if one is not None]
@@ -174,7 +175,7 @@ def _simulate(
     for one in sorted(ended, key=lambda one: order(one.workload)):
         v, attempt = one.workload, one.workload.attempt
         away = replace(unplaced(v), avoid=_away(v, placement, s.now))
-        if attempt is None or v.request is None or not admit(s, away, v.request):
+        if attempt is None or v.request is None or not admit(s, away, v.request.at(v.size)):
             return None
         after = _admitted(s, v)
         if after is None:

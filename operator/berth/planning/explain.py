@@ -15,6 +15,7 @@ from berth.planning.lifecycle import ON_NODES
 from berth.planning.packing import most_that_fit
 from berth.planning.plan import worked_out
 from berth.planning.remedies import remedies
+from berth.planning.resizing import why_not_larger
 from berth.planning.running import Running, running_now
 from berth.planning.scratch import Scratch, gang_of
 from berth.planning.snapshot import Policy, Snapshot
@@ -84,7 +85,8 @@ def explain(snapshot: Snapshot, policy: Policy, now: float, w: Workload) -> Expl
     s, made = worked_out(snapshot, policy, now)
     verdict = s.verdicts.get(w.ref.uid) or w.verdict or Verdict(str(_state(w, None)), "")
     state = _state(w, verdict)
-    told = Explanation(w.ref, state, now, w.queue, w.priority, asks(w), verdict, w.verdict, notes=_layouts(made, w))
+    notes = (*_layouts(made, w), *filter(None, (why_not_larger(s, snapshot.workloads, w),)))
+    told = Explanation(w.ref, state, now, w.queue, w.priority, asks(w), verdict, w.verdict, notes=notes)
     if w.request is None or state in (State.SUCCEEDED, State.FAILED, State.MISCONFIGURED, State.DELETING):
         return told
     placement = _placement(w)
@@ -138,7 +140,8 @@ def asks(w: Workload) -> str:
     unit = "replica" if service else "worker"
     near = f", {r.topology.mode.lower()} in one {r.topology.level}" if r.topology else ""
     tensor = f", groups of {r.tensor} boards that share NVLink" if r.tensor > 1 else ""
-    return f"{r.workers} {unit}{'s' if r.workers > 1 else ''} with {_demand(r.demand)} each{near}{tensor}"
+    many = f"{r.elastic.least} to {r.elastic.most}, best {r.workers}" if r.elastic else str(r.workers)
+    return f"{many} {unit}{'s' if r.sizes[-1] > 1 else ''} with {_demand(r.demand)} each{near}{tensor}"
 
 
 def _demand(demand: Demand) -> str:
@@ -165,6 +168,7 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
             "it would be placed" if w.suspend or w.not_before > told.now else "the next plan of the operator places it"
         )
         return replace(told, notes=(*notes, f"{would}: {admitted.verdict.message}"))
+    trial = replace(trial, request=trial.request.smallest)
     tried = choices(s, trial.job, trial.request, options=Ahead(s).options(trial.request))
     return replace(
         told,

@@ -22,6 +22,7 @@ from berth.planning.providing import LACKS_ROOM, provided
 from berth.planning.pursuit import pursue
 from berth.planning.relayout import better_later, hindrance, possible
 from berth.planning.reservation import reserve
+from berth.planning.resizing import resize
 from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Consolidating, Policy, Snapshot
 from berth.planning.turns import Turns
@@ -43,7 +44,8 @@ def plan(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
     3. Pending jobs are admitted where they fit as a whole, and services get their devices and pins, in that order.
     4. For what still waits, idle boards are laid out anew where that helps; for the first of the rest, gangs are moved
        where that is allowed and pays. If nothing waits in quiet hours, gangs are moved to open room.
-    5. The rest is told why it waits, from what is left.
+    5. Elastic gangs take boards that nobody waits for, one of those that run if a restart pays.
+    6. The rest is told why it waits, from what is left.
     """
     return worked_out(snapshot, policy, now)[1]
 
@@ -75,6 +77,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     turns = Turns(s)
     for w in still[len(gathered) :]:
         s.guard(w, _explain, ahead, w, told, turns)
+    resize(s, going)
     open_up(s, partial(_calm, s))
     for w in ordered:
         _expire(s, w)
@@ -110,7 +113,7 @@ def _gather(s: Scratch, w: Workload) -> bool:
 
 def _calm(s: Scratch, snapshot: Snapshot) -> Scratch:
     """The working copy after a plan for another snapshot, in which nobody is moved."""
-    calm = replace(s.policy, consolidation=Consolidating(), preemption=None)
+    calm = replace(s.policy, consolidation=Consolidating(), preemption=None, growing=None)
     return worked_out(snapshot, calm, s.now)[0]
 
 
@@ -146,8 +149,9 @@ def _placed(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, request: 
         return False
     if yielding.serve(w, request, partial(better_later, ahead, w, request)):
         return True
-    reserve(s, w, request)
-    waits_for_room(s, w, request)
+    least = request.smallest
+    reserve(s, w, least)
+    waits_for_room(s, w, least)
     vain.note(key, before)
     return False
 
@@ -157,11 +161,13 @@ def _explain(ahead: Ahead, w: Workload, told: dict[object, Verdict], turns: Turn
     s = ahead.s
     if w.request is None:
         return
-    key = (w.request, w.queue, s.avoided(w), s.reserved.binding(s.estimates.end_if_admitted(w)))
+    least = w.request.smallest
+    until = s.estimates.end_if_admitted(w, least.workers)
+    key = (w.request, w.queue, s.avoided(w), s.reserved.binding(until))
     if key not in told:
-        verdict, hindered = waiting(s, w, w.request), hindrance(ahead, w.request)
+        verdict, hindered = waiting(s, w, least), hindrance(ahead, least)
         told[key] = replace(verdict, message=f"{verdict.message}; {hindered}") if hindered else verdict
-    s.decide(w.ref, turns.told(w, w.request, told[key]))
+    s.decide(w.ref, turns.told(w, least, told[key]))
 
 
 def _number(s: Scratch, served: Sequence[Workload]) -> None:

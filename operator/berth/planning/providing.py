@@ -32,7 +32,7 @@ def provided(ahead: Ahead, idle: Sequence[Workload], waits: Sequence[Workload]) 
 
 
 def _job(ahead: Ahead, w: Workload) -> bool:
-    promise = provide(ahead, w, w.request) if w.request is not None else None
+    promise = provide(ahead, w, w.request.smallest) if w.request is not None else None
     if promise is not None:
         ahead.s.decide(w.ref, promise.verdict)
     return promise is not None

@@ -59,7 +59,7 @@ def reserve(s: Scratch, w: Workload, request: Request, device: Device | None = N
 
 def _book(s: Scratch, w: Workload, request: Request, kept: Reservation) -> None:
     """Count on a start that is to come, for those that wait behind it."""
-    known = s.estimates.run_seconds(w)
+    known = s.estimates.run_seconds(w, request.workers)
     end = kept.start + (UNKNOWN_SECONDS if known is None else known)
     needs = needs_of(request.shape, kept.device)
     booked = Ending(w, end, kept.known and known is not None, kept.start, kept.device, kept.nodes, needs)

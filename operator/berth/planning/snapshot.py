@@ -96,6 +96,18 @@ class Preempting:
 
 
 @dataclass(frozen=True, slots=True)
+class Growing:
+    """When an elastic gang that runs is stopped to go on with more members.
+
+    Boards fall idle and are asked for again within minutes: who may grow no more often than each ten loses at most a
+    fifth of its time to restarts, and to work since its last checkpoint what its own calculation allows.
+    """
+
+    min_runtime_seconds: float = 600.0  # a gang is left alone for so long after its start
+    restart_seconds: float = 120.0  # that all its boards idle when it starts again
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What the operator's configuration says about planning."""
 
@@ -111,3 +123,4 @@ class Policy:
     consolidation: Consolidating = field(default_factory=Consolidating)
     backfill: Backfilling = field(default_factory=Backfilling)
     preemption: Preempting | None = field(default_factory=Preempting)  # None: nobody is chosen to give way
+    growing: Growing | None = field(default_factory=Growing)  # None: elastic gangs get no more than they would like

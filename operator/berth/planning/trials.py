@@ -72,7 +72,7 @@ class Trial:
 
 def settled(snapshot: Snapshot, policy: Policy, now: float) -> Scratch:
     """The working copy after a plan: what is still free, what is charged, and what was decided."""
-    return worked_out(snapshot, replace(policy, consolidation=Consolidating(), preemption=None), now)[0]
+    return worked_out(snapshot, replace(policy, consolidation=Consolidating(), preemption=None, growing=None), now)[0]
 
 
 def placed_in(snapshot: Snapshot, policy: Policy, now: float, w: Workload) -> Placement | None:

@@ -50,7 +50,7 @@ def kept_for_another(s: Scratch, w: Workload, request: Request, fields: Sequence
     Of a service one replica is looked at.
     """
     members = request.workers if w.ref.kind is Kind.TRAINING_JOB else 1
-    until = s.estimates.end_if_admitted(w)
+    until = s.estimates.end_if_admitted(w, members)
     for choice, field in fields:
         if pack(field, gang_of(request, field.device, s.fleet.levels, members)) is None:
             continue

@@ -28,6 +28,20 @@ def where(pool: Pool, nodes: Sequence[str]) -> str:
     return f"{workers} on {len(distinct)} nodes{_domain(pool, distinct)} ({names})"
 
 
+def sized(members: int, wanted: int, most: int, lacks: str) -> str:
+    """How many members an elastic gang has, and what more would need.
+
+    >>> sized(6, 8, 8, "room for 2 boards")
+    '6 of at most 8 workers: 2 more would need room for 2 boards'
+    >>> sized(8, 8, 12, "")
+    '8 of at most 12 workers: more only of boards that nobody waits for'
+    """
+    if members >= most:
+        return f"{members} workers, the most it takes"
+    why = f"{wanted - members} more would need {lacks}" if lacks else "more only of boards that nobody waits for"
+    return f"{members} of at most {most} workers: {why}"
+
+
 def boards_text(boards: Fraction) -> str:
     """Boards as people write them: "8 boards", "1 board", "9/4 boards"."""
     return f"{boards} board{'' if boards == 1 else 's'}"

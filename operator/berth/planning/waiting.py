@@ -143,9 +143,10 @@ def _remedy(s: Scratch, w: Workload, request: Request, tried: list[Choice], fiel
     if looser:
         return looser
     if fits and w.ref.kind is Kind.TRAINING_JOB:
+        name = "elastic.minWorkers" if w.request and w.request.elastic else "workers"
         if field.potential < request.workers:
-            return f"lower workers to {fits} or add nodes: even if all were free, {field.potential} would fit"
-        return f"lower workers to {fits} or wait"
+            return f"lower {name} to {fits} or add nodes: even if all were free, {field.potential} would fit"
+        return f"lower {name} to {fits} or wait"
     dearer = next((c for c in tried if c.message and c.reason is Reason.WAITING_FOR_CAPACITY), None)
     if dearer and _would_fit(s, w, request, dearer.option.device):
         times = dearer.option.usd_per_hour / tried[0].option.usd_per_hour
