@@ -101,6 +101,7 @@ def _settled(s: Scratch, ahead: Ahead, yielding: Yielding, idle: Iterable[Worklo
     gathers = gathering(s.snapshot.workloads)
     vain = Vain(ahead, yielding)
     for w in idle:
+        yielding.keep_sizes(w.priority)
         first = waits[0] if gathers and waits else None
         if s.guard(w, _settle, ahead, yielding, vain, w, first) is False:
             waits.append(w)

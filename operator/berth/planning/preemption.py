@@ -8,23 +8,24 @@ every plan, out of what is free and what ends. See docs/decisions/0017-preemptio
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf
 
 from berth.model.gpus import BoardModel
 from berth.model.reasons import Reason, Verdict
 from berth.model.resources import Resources
-from berth.model.workloads import Claim, Device, Kind, Ref, Request, Workload
+from berth.model.workloads import Claim, Device, Kind, Ref, Request, Resize, Workload
 from berth.planning.actions import Action, Shed, Stop
-from berth.planning.admission import Fit, admit, fit_in_any_room, held_back, problem_of, settle
+from berth.planning.admission import Fit, admit, fit_elastic, fit_in_any_room, held_back, problem_of, settle
 from berth.planning.ahead import Ahead
 from berth.planning.freeing import Holder, as_if_ended, holder
 from berth.planning.lost import lost_seconds
 from berth.planning.options import Option
 from berth.planning.relayout import cheapest
+from berth.planning.resizing import Left
 from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Preempting
 from berth.planning.verdicts import boards_text
@@ -59,6 +60,7 @@ class Yielding:
         for v in self.workloads:
             if v.gave_way_to is not None and v.gave_way_to == claims.get(v.gave_way_to.ref.uid):
                 self._gave_way[v.gave_way_to.ref.uid].append(v)
+        self._left = Left(self.s, [v for v in self.workloads if v.resizing and not v.deleting])
 
     def shed(self) -> None:
         """Have replicas end that give way to somebody; forget it of those whose somebody waits no more."""
@@ -77,7 +79,7 @@ class Yielding:
         """Note the jobs that wait for boards which their queues own, in the order of service."""
         for w in idle:
             if w.request is not None and w.ref.kind is Kind.TRAINING_JOB and self.s.quota.cohorts.is_bound(w.queue):
-                self.s.guard(w, self._owe, w, w.request)
+                self.s.guard(w, self._owe, w, w.request.smallest)
 
     def _owe(self, w: Workload, request: Request) -> None:
         if problem_of(self.s, w) or held_back(self.s, w) is not None:
@@ -107,11 +109,17 @@ class Yielding:
             if w.ref.uid not in self._gave_way or w.request is None or w.ref.kind is not Kind.TRAINING_JOB:
                 continue
             if not problem_of(self.s, w) and held_back(self.s, w) is None:
-                self.s.guard(w, self._keep, w, w.request)
+                self.s.guard(w, self._keep, w, w.request.smallest)
+
+    def keep_sizes(self, priority: int) -> None:
+        """Set aside what is left to gangs that are being resized, once nobody is served who is more important."""
+        for v in self._left.due(priority):
+            if v.ref.uid not in self._kept:
+                self.s.guard(v, self._set_aside, v, partial(self._left.place_of, v))
 
     def is_owed(self, w: Workload) -> bool:
-        """Whether others gave way to a job that waits yet."""
-        return w.ref.uid in self._gave_way
+        """Whether others gave way to a job that waits yet, or a place is set aside for it."""
+        return w.ref.uid in self._gave_way or w.ref.uid in self._kept
 
     def serve(self, w: Workload, request: Request, better_later: Callable[[Option], bool]) -> bool:
         """Admit a job, or have it wait for who gives way to it; False where it finds no place."""
@@ -121,22 +129,28 @@ class Yielding:
             self.s.owed.settled.discard(w.ref.uid)
         if self._admit_to(w, request, promised) if promised else admit(self.s, w, request, better_later):
             return True
+        request = request.smallest
         if w.ref.uid in self._gave_way and self._keep(w, request):
             self.s.decide(w.ref, self._waits_for(w, request))
             return True
         return self._may_search(w, request) and self._stop_for(w, request)
 
     def _admit_to(self, w: Workload, request: Request, promised: Fit) -> bool:
-        """Admit a job that others gave way to: to the place set aside for it if that is free, or else to another.
+        """Admit a job that was promised a place: to that place if it is free, or else to another.
 
         All places that are set aside fit together once what ends has ended. Until then what ends is counted too, and
-        may seem to be in the way.
+        may seem to be in the way. An elastic gang may find room for more members.
         """
+        more = range(len(promised.nodes) + 1, request.workers + 1)
+        larger = fit_elastic(self.s, w, request, [n for n in request.sizes if n in more])
+        if larger is not None:
+            settle(self.s, w, larger, self.s.estimates.end_if_admitted(w, len(larger.nodes)))
+            return True
         self._charge_kept(-1)
         if self._is_free(w, promised):
             place: Fit | None = promised
         else:
-            place = fit_in_any_room(self.s, w, request)
+            place = fit_in_any_room(self.s, w, request.at(len(promised.nodes)))
         self._charge_kept(1)
         if place is not None:
             settle(self.s, w, place, -inf)
@@ -174,8 +188,11 @@ class Yielding:
 
     def _keep(self, w: Workload, request: Request) -> bool:
         """Set a place aside, out of what is free and what ends; say whether there is one."""
+        return self._set_aside(w, partial(fit_in_any_room, self.s, w, request))
+
+    def _set_aside(self, w: Workload, find: Callable[[], Fit | None]) -> bool:
         with as_if_ended(self.s, self._ending):
-            place = fit_in_any_room(self.s, w, request)
+            place = find()
             if place is not None:
                 place.take(self.s, w.queue)
                 self._kept[w.ref.uid] = place
@@ -216,12 +233,14 @@ class Yielding:
         if found is None:
             self._vain.add(self._key(w, request))
             return False
-        for verdict, action in stops(self.s, w, found):
-            self.s.decide(action.ref, verdict, action)
         self._ending += found.victims
         self._vain.clear()
         if not self._keep(w, request):
             raise ValueError(f"a gang that was to fit does not: {w.ref.name}")
+        with as_if_ended(self.s, self._ending):
+            shrunk = self._left.shrunk(one.workload for one in found.victims)
+        for verdict, action in stops(self.s, w, found, shrunk):
+            self.s.decide(action.ref, verdict, action)
         self.s.decide(w.ref, Verdict(Reason.WAITING_FOR_PREEMPTION, told(w, found), 0, request.workers))
         return True
 
@@ -248,8 +267,11 @@ class Yielding:
         return Verdict(Reason.WAITING_FOR_PREEMPTION, f"waits for {names} to stop", 0, request.workers)
 
 
-def stops(s: Scratch, w: Workload, found: Found) -> list[tuple[Verdict, Action]]:
-    """The victims' ends, each with what it is told: who took its room, what is lost, and what would have kept it."""
+def stops(s: Scratch, w: Workload, found: Found, shrunk: Mapping[str, Resize]) -> list[tuple[Verdict, Action]]:
+    """The victims' ends, each with what it is told: who took its room, what is lost, and what would have kept it.
+
+    `shrunk` says with how many members those of them go on that can.
+    """
     by_workload: dict[str, list[Holder]] = defaultdict(list)
     for one in found.victims:
         by_workload[one.workload.ref.uid].append(one)
@@ -257,8 +279,10 @@ def stops(s: Scratch, w: Workload, found: Found) -> list[tuple[Verdict, Action]]
     for parts in by_workload.values():
         v = parts[0].workload
         reason = PREEMPTED if v.queue == w.queue else RECLAIMED
-        message = f"{_what_goes(parts)} for {w.ref.namespace}/{w.ref.name}: {_why(s, w, v, found)}"
-        made.append((Verdict(reason, message), _end_of(s, w, parts, reason, message)))
+        size = shrunk.get(v.ref.uid)
+        message = f"{_what_goes(parts, size)} for {w.ref.namespace}/{w.ref.name}: {_why(s, w, v, found)}"
+        end = _end_of(s, w, parts, reason, message)
+        made.append((Verdict(reason, message), replace(end, resize=size) if isinstance(end, Stop) else end))
     return made
 
 
@@ -286,7 +310,12 @@ def _claim(w: Workload) -> Claim:
     return Claim(w.ref, w.attempts_made + 1)
 
 
-def _what_goes(parts: Sequence[Holder]) -> str:
+def _what_goes(parts: Sequence[Holder], size: Resize | None) -> str:
+    if size is not None:
+        kept = (
+            f"shrunk from {size.before} to {size.after}" if size.after < size.before else f"moved with all {size.after}"
+        )
+        return f"{kept} workers"
     if parts[0].replica:
         return f"{len(parts)} replica{'s' if len(parts) > 1 else ''} stopped"
     return "stopped"

@@ -22,6 +22,7 @@ from berth.planning.admission import (
     held_back,
     lacking,
     largest,
+    problem_of,
     settle,
 )
 from berth.planning.freeing import Holder, as_if_ended
@@ -54,7 +55,7 @@ class Left:
 
     def place_of(self, v: Workload) -> Fit | None:
         """The place for the fewer members of a gang, or as many of them as fit."""
-        if v.resized is None or held_back(self.s, v) is not None:
+        if v.resized is None or problem_of(self.s, v) or held_back(self.s, v) is not None:
             return None
         return _left(self.s, v, min(v.resized.before, v.resized.after))
 
