@@ -12,6 +12,7 @@ from berth.model.reasons import Verdict
 from berth.model.workloads import (
     Demand,
     Device,
+    Elastic,
     Group,
     Kind,
     Placement,
@@ -20,6 +21,7 @@ from berth.model.workloads import (
     Reclaim,
     Ref,
     Requirement,
+    Resize,
     RunPhase,
     Toleration,
     Topology,
@@ -220,6 +222,48 @@ def test_waits_and_verdicts_are_read_back() -> None:
     assert job.verdict == Verdict("WaitingForQuota", "asks 8", nodes=(("full", 2),))
 
 
+@pytest.mark.parametrize(
+    ("more", "step"),
+    [
+        ({}, 1),
+        ({"parallelism": {"pipeline": 2}}, 2),
+        ({"topology": {"level": "rack", "groups": [{"size": 4, "level": "nvlink"}, {"size": 2, "level": "node"}]}}, 4),
+        ({"gpus": {"count": 4}, "parallelism": {"tensor": 8, "pipeline": 4}}, 4),
+        ({"gpus": {"count": 8}, "parallelism": {"tensor": 4}}, 1),
+    ],
+)
+def test_an_elastic_gang_grows_and_shrinks_by_whole_groups(more: dict[str, Any], step: int) -> None:
+    job = converted(a_training_job(workers=8, elastic={"minWorkers": 4, "maxWorkers": 12}, **more))
+    assert job.problem == ""
+    assert job.request is not None
+    assert job.request.elastic == Elastic(4, 12, step)
+
+
+@pytest.mark.parametrize(
+    ("elastic", "pipeline", "message"),
+    [
+        ((3, 8), 1, "minWorkers must be at most workers"),
+        ((1, 1), 1, "maxWorkers at least"),
+        ((1, 4), 2, "must be multiples of parallelism.pipeline"),
+    ],
+)
+def test_elastic_bounds_that_make_no_sense_are_refused(elastic: tuple[int, int], pipeline: int, message: str) -> None:
+    bounds = {"minWorkers": elastic[0], "maxWorkers": elastic[1]}
+    problem = converted(a_training_job(workers=2, elastic=bounds, parallelism={"pipeline": pipeline})).problem
+    assert problem.startswith("spec.elastic: ")
+    assert message in problem
+
+
+def test_a_resize_and_what_the_program_expects_are_read_back() -> None:
+    told = {"estimatedEnd": "2026-01-02T04:00:00Z", "time": "2026-01-02T03:30:00Z"}
+    status = {**RUNNING, "resized": {"attempt": 2, "from": 4, "to": 8}, "progress": told}
+    job = converted(a_training_job(status=status))
+    assert job.resized == Resize(2, 4, 8)
+    assert job.expected_end == 1767326400.0
+    earlier = {**status, "progress": {**told, "time": "2026-01-02T03:05:59Z"}}
+    assert converted(a_training_job(status=earlier)).expected_end == 0.0  # an attempt before this one told it
+
+
 def test_a_live_attempt_stays_in_the_queue_that_it_is_charged_to() -> None:
     placement = {"device": {"model": "H100-80GB", "resource": "nvidia.com/gpu", "count": 1}, "assignments": []}
     running = converted(a_training_job(status={"queue": "red", "placement": placement}))
@@ -265,6 +309,7 @@ def test_ranks_that_others_wrote_are_a_problem_of_the_status() -> None:
     "change",
     [
         {"workers": 2},
+        {"elastic": {"minWorkers": 1, "maxWorkers": 2}},
         {"gpus": {"count": 2}},
         {"parallelism": {"pipeline": 2}},
         {"topology": {"level": "rack"}},

@@ -55,6 +55,7 @@ def test_names_up_to_the_limit_are_taken(api: Api, name: str) -> None:
 
 CHANGES: dict[str, dict[str, Any]] = {
     "workers": {"workers": 2},
+    "elastic": {"elastic": {"minWorkers": 1, "maxWorkers": 2}},
     "gpus": {"gpus": {"count": 2}},
     "parallelism": {"gpus": {"count": 1}, "parallelism": {"tensor": 2}, "workers": 2},
     "topology": {"topology": {"level": "rack"}},

@@ -30,6 +30,7 @@ DEMANDS = {
     "nvlink-8": (1, Demand(count=8), None),
     "gang-rack": (4, Demand(count=8), Topology("rack", TopologyMode.REQUIRED)),
     "mig-1g": (1, Demand(profile="1g.10gb"), None),
+    "elastic": (2, Demand(count=1), None),
     "by-memory": (1, Demand(memory_bytes=18 * 2**30), None),
     "service-2g": (1, Demand(profile="2g.20gb"), None),
 }

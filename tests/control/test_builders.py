@@ -48,6 +48,13 @@ def test_an_attempt_is_an_indexed_job_that_its_own_pods_cannot_fail_by_being_dis
     assert made["spec"]["podReplacementPolicy"] == "Failed"
 
 
+def test_a_gang_has_as_many_workers_as_were_placed_whatever_it_would_like() -> None:
+    made = builders.job(JOB, a_training_job(workers=4)["spec"], 2, placed(EIGHT, workers=3))
+    assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (3, 3)
+    told = environment(made)
+    assert (told["WORLD_SIZE"], told["PET_NNODES"]) == ("3", "3")
+
+
 @pytest.mark.parametrize(
     "made", [job(), builders.deployment(SERVICE, a_service()["spec"], 1, BOARD)], ids=["Job", "Deployment"]
 )

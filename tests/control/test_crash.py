@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from berth.control.ports import (
     PRIORITY_CLASSES,
     QUEUES,
     TRAINING_JOBS,
+    Json,
 )
 from tests.control.builders import a_node, a_queue, a_service, a_training_job
 from tests.control.fakes import MISHAPS, Trouble
@@ -118,6 +119,30 @@ async def their_owner_wants_some_back(world: World) -> None:
     world.api.put(TRAINING_JOBS, a_training_job("own", workers=2, boards=4, queueName="owner"))
 
 
+def an_elastic_gang() -> Json:
+    """One that runs for long, with a node for each of one to three workers."""
+    bounds = {"minWorkers": 1, "maxWorkers": 3}
+    return a_training_job("elastic", workers=3, boards=4, elastic=bounds, estimatedRuntime="30d")
+
+
+async def an_elastic_gang_has_all_boards(world: World) -> None:
+    world.api.put(TRAINING_JOBS, an_elastic_gang())
+    await world.settle()
+    world.clock.advance(302.0)
+
+
+async def another_has_boards_that_an_elastic_gang_would_like(world: World) -> None:
+    world.api.put(TRAINING_JOBS, a_training_job("other", workers=1, boards=4))
+    await world.settle()
+    world.api.put(TRAINING_JOBS, an_elastic_gang())
+    await world.settle()
+    world.clock.advance(602.0)
+
+
+async def the_other_is_deleted(world: World) -> None:
+    world.api.remove(TRAINING_JOBS, "team", "other")
+
+
 STORIES = {
     "admitted": Story(nothing, a_gang_arrives, 6),  # status, Service, Job, two pins, status
     "stopped and released": Story(a_gang_runs, its_user_suspends_it, 5),  # status, Job, Job, Service, status
@@ -129,6 +154,8 @@ STORIES = {
     "served": Story(nothing, a_service_arrives, 6),  # Service, budget, Deployment, two pins, status
     "scaled": Story(a_service_runs, its_replicas_grow, 5),
     "preempted": Story(a_lesser_gang_has_all_boards, an_urgent_gang_arrives, 9),  # five of them stop the lesser
+    "shrunk": Story(an_elastic_gang_has_all_boards, an_urgent_gang_arrives, 14),  # two admissions after the stop
+    "grown": Story(another_has_boards_that_an_elastic_gang_would_like, the_other_is_deleted, 12),
     "reclaimed": Story(replicas_have_borrowed_all_boards, their_owner_wants_some_back, 9),  # status, two evictions...
 }
 
@@ -158,6 +185,18 @@ async def test_ends_the_same_whatever_happens_at_any_single_write(name: str, mis
         world, _ = await told(STORIES[name], mishap=MISHAPS[mishap], at=at)
         assert world.broken == [], f"{mishap} write {at}"
         assert world.state() == smooth.state(), f"{mishap} write {at}"
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("shrunk", (3, 1)), ("grown", (2, 3))])
+async def test_the_job_of_each_attempt_has_as_many_workers_as_were_placed(name: str, sizes: tuple[int, int]) -> None:
+    world, _ = await told(STORIES[name])
+    made = (call for call in world.api.calls if (call.verb, call.resource) == ("create", JOBS) and call.number)
+    specs = [call.body["spec"] for call in made if call.name.startswith("elastic")]
+    assert tuple(spec["parallelism"] for spec in specs) == sizes
+    assert tuple(spec["completions"] for spec in specs) == sizes
+    assert [_world_size(spec) for spec in specs] == [str(size) for size in sizes]
+    assert world.status("elastic")["ready"] == f"{sizes[1]}/{sizes[1]}"
+    assert world.status("elastic")["resized"] == {"attempt": 2, "from": sizes[0], "to": sizes[1]}
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -218,3 +257,8 @@ async def test_a_deployment_that_someone_deletes_is_made_again() -> None:
     world.api.remove(DEPLOYMENTS, "team", "chat")
     await world.settle()
     assert world.state() == before
+
+
+def _world_size(job: Mapping[str, Any]) -> str:
+    environment = job["template"]["spec"]["containers"][0]["env"]
+    return next(str(variable["value"]) for variable in environment if variable["name"] == "WORLD_SIZE")

@@ -22,6 +22,7 @@ from berth.control.status import (
     placement_status,
     ranks_from,
     ranks_text,
+    resized_from,
     to_rfc3339,
     verdict_from,
     verdict_status,
@@ -32,6 +33,7 @@ from berth.model.workloads import (
     Attempt,
     Demand,
     Device,
+    Elastic,
     Kind,
     Past,
     Placement,
@@ -40,6 +42,7 @@ from berth.model.workloads import (
     PodShape,
     Queue,
     Request,
+    Resize,
     Workload,
 )
 from berth.planning.actions import QueueUsage
@@ -80,6 +83,20 @@ def test_a_move_in_quiet_hours_is_told_with_its_price_and_read_back() -> None:
     assert status["moved"] == {"time": to_rfc3339(NOW), "usd": 16.53}
     assert moved_from(status["moved"]) == (NOW, 16.53)
     assert training_status(a_workload(), WAITS, {}, NOW)["moved"] is None
+
+
+def test_another_number_of_workers_is_told_and_read_back() -> None:
+    status = training_status(a_workload(resized=Resize(2, 4, 8)), WAITS, {}, NOW)
+    assert status["resized"] == {"attempt": 2, "from": 4, "to": 8}
+    assert resized_from(status["resized"]) == Resize(2, 4, 8)
+
+
+def test_an_elastic_gang_counts_the_workers_that_it_has() -> None:
+    request = Request(4, Demand(count=1), PodShape(), elastic=Elastic(2, 6))
+    job = replace(admitted(PodPhase.READY, PodPhase.READY), request=request)
+    status = training_status(job, PLACED, {}, NOW)
+    assert (status["ready"], status["state"]) == ("2/2", "Running")
+    assert training_status(replace(a_workload(), request=request), WAITS, {}, NOW)["ready"] == "0/4"
 
 
 def test_a_job_is_admitted_then_running_once_all_its_pods_are_ready() -> None:
