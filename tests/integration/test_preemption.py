@@ -41,11 +41,16 @@ class Site:
         await self.api.create(QUEUES, "", body)
 
     async def make(
-        self, name: str, queue: str, workers: int = 1, annotations: Mapping[str, str] = MappingProxyType({})
+        self,
+        name: str,
+        queue: str,
+        workers: int = 1,
+        annotations: Mapping[str, str] = MappingProxyType({}),
+        **spec: Any,
     ) -> None:
         """A job of whole nodes; its pods have these annotations."""
         gpus = {"count": 8, "models": [self.model]}
-        more = {"gpus": gpus, "queueName": f"{self.namespace}-{queue}", "workers": workers}
+        more = {"gpus": gpus, "queueName": f"{self.namespace}-{queue}", "workers": workers, **spec}
         body = a_training_job(name, namespace=self.namespace, annotations=dict(annotations), **more)
         await self.api.create(TRAINING_JOBS, self.namespace, body)
 
