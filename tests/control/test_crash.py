@@ -19,6 +19,7 @@ from berth.control.ports import (
     TRAINING_JOBS,
     Json,
 )
+from berth.control.status import to_rfc3339
 from tests.control.builders import a_node, a_queue, a_service, a_training_job
 from tests.control.fakes import MISHAPS, Trouble
 from tests.control.world import World
@@ -143,6 +144,21 @@ async def the_other_is_deleted(world: World) -> None:
     world.api.remove(TRAINING_JOBS, "team", "other")
 
 
+async def an_elastic_gang_has_more_than_it_would_like(world: World) -> None:
+    bounds = {"minWorkers": 1, "maxWorkers": 3}
+    world.api.put(TRAINING_JOBS, a_training_job("elastic", workers=2, boards=4, elastic=bounds))
+    await world.settle()
+    world.clock.advance(602.0)
+    saved = {"attempt": 1, "step": 7, "time": to_rfc3339(world.clock() + 300.0), "bytes": 1, "seconds": 1.0}
+    world.api.edit(TRAINING_JOBS, "team", "elastic", status={"checkpoint": saved})
+    world.api.put(TRAINING_JOBS, a_training_job("equal", workers=1, boards=4))
+    await world.settle()
+
+
+async def four_minutes_pass(world: World) -> None:
+    world.clock.advance(241.0)
+
+
 STORIES = {
     "admitted": Story(nothing, a_gang_arrives, 6),  # status, Service, Job, two pins, status
     "stopped and released": Story(a_gang_runs, its_user_suspends_it, 5),  # status, Job, Job, Service, status
@@ -155,6 +171,7 @@ STORIES = {
     "scaled": Story(a_service_runs, its_replicas_grow, 5),
     "preempted": Story(a_lesser_gang_has_all_boards, an_urgent_gang_arrives, 9),  # five of them stop the lesser
     "shrunk": Story(an_elastic_gang_has_all_boards, an_urgent_gang_arrives, 14),  # two admissions after the stop
+    "given back": Story(an_elastic_gang_has_more_than_it_would_like, four_minutes_pass, 14),
     "grown": Story(another_has_boards_that_an_elastic_gang_would_like, the_other_is_deleted, 12),
     "reclaimed": Story(replicas_have_borrowed_all_boards, their_owner_wants_some_back, 9),  # status, two evictions...
 }
@@ -187,7 +204,7 @@ async def test_ends_the_same_whatever_happens_at_any_single_write(name: str, mis
         assert world.state() == smooth.state(), f"{mishap} write {at}"
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("shrunk", (3, 1)), ("grown", (2, 3))])
+@pytest.mark.parametrize(("name", "sizes"), [("shrunk", (3, 1)), ("given back", (3, 2)), ("grown", (2, 3))])
 async def test_the_job_of_each_attempt_has_as_many_workers_as_were_placed(name: str, sizes: tuple[int, int]) -> None:
     world, _ = await told(STORIES[name])
     made = (call for call in world.api.calls if (call.verb, call.resource) == ("create", JOBS) and call.number)

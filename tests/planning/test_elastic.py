@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from berth.model.nodes import Node
-from berth.model.workloads import Claim, Demand, Queue, Resize, Workload
+from berth.model.workloads import Claim, Demand, Queue, Ref, Resize, Workload
 from berth.planning.actions import Admit, Plan, Stop
 from berth.planning.estimates import Estimates
 from berth.planning.explain import explain
@@ -25,6 +25,11 @@ EIGHT = [a_node("n1", gpus=8)]
 def elastic(name: str = "job", *, workers: int = 8, bounds: tuple[int, ...] = (2, 12), **more: Any) -> Workload:
     """A job of one board a worker that takes 2 to 12 of them, best 8."""
     return a_job(name, workers=workers, elastic=bounds, **more)
+
+
+def ref(name: str) -> Ref:
+    """A job's identity."""
+    return a_job(name).ref
 
 
 def size(made: Plan, name: str = "job") -> int:
@@ -320,6 +325,68 @@ def test_it_grows_into_what_is_free_and_is_never_lost() -> None:
     world.apply([stop])
     add(world, a_job("thief", workers=4))
     assert sizes(world) == {"job": 4, "thief": 4}
+
+
+def large(hours: float = 1.0, **more: Any) -> Workload:
+    """A gang that has 12 workers, and would like 8."""
+    return on(elastic(**more), *["n1"] * 12, hours=hours)
+
+
+TWELVE = [a_node("n1", gpus=12)]
+
+
+def test_what_it_has_beyond_what_it_would_like_goes_to_an_equal_that_waits() -> None:
+    made = decided(TWELVE, large(), a_job("other", workers=3))
+    (stop,) = only(made, Stop)
+    assert (stop.reason, stop.resize, stop.gives_way_to) == ("Resized", Resize(2, 12, 8), Claim(ref("other"), 1))
+    assert stop.message == "shrinks from 12 to 8 workers, as many as it would like, for team/other"
+    assert verdict_of(made, "other").reason == "WaitingForPreemption"
+
+
+@pytest.mark.parametrize(
+    "other", [a_job("other", workers=5), a_job("other", priority=-1), a_job("other", models=("A100",))]
+)
+def test_it_keeps_what_would_not_help_or_is_for_the_less_important(other: Workload) -> None:
+    assert only(decided(TWELVE, large(), other), Stop) == []
+
+
+def test_it_gives_nothing_back_within_ten_minutes() -> None:
+    assert only(decided(TWELVE, large(hours=0.16), a_job("other")), Stop) == []
+
+
+def test_no_more_gangs_give_back_than_it_takes() -> None:
+    nodes = [a_node("n1", gpus=12), a_node("n2", gpus=12)]
+    dear = replace(large(), saved_at=NOW - 900.0)
+    cheap = replace(on(elastic("cheap"), *["n2"] * 12), saved_at=NOW)
+    assert [stop.ref.name for stop in only(decided(nodes, dear, cheap, a_job("other")), Stop)] == ["cheap"]
+    both = only(decided(nodes, dear, cheap, a_job("other", workers=5)), Stop)
+    assert {stop.ref.name for stop in both} == {"cheap", "job"}
+
+
+def test_it_gives_back_once_waiting_has_cost_as_much_as_that_loses() -> None:
+    """8 x 120 s of restart, and 12 x 60 s of work; the other has waited with its 3 boards."""
+    job = replace(large(), saved_at=NOW - 60.0)
+    assert only(decided(TWELVE, job, a_job("other", workers=3, created=NOW - 559.0)), Stop) == []
+    assert len(only(decided(TWELVE, job, a_job("other", workers=3, created=NOW - 560.0)), Stop)) == 1
+    assert only(decided(TWELVE, large(), a_job("other", workers=3, created=NOW - 3600.0)), Stop) == []
+
+
+def test_it_goes_on_with_as_many_as_it_would_like() -> None:
+    world = a_world(a_node("n1", gpus=12))
+    add(world, elastic(saved_at=world.now + HOUR))  # it saves all the time
+    assert sizes(world) == {"job": 12}
+    add(world, a_job("other", workers=3))
+    world.now += 160.0
+    world.settle()
+    assert sizes(world) == {"job": 9, "other": 3}
+    add(world, a_job("another"))
+    world.now += 480.0
+    world.settle()
+    assert sizes(world) == {"job": 8, "other": 3, "another": 1}
+    add(world, a_job("late"))
+    world.now += HOUR
+    world.settle()
+    assert sizes(world) == {"job": 8, "other": 3, "another": 1}
 
 
 def test_nobody_grows_in_a_trial() -> None:

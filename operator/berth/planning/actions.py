@@ -67,7 +67,7 @@ class Stop:
 
     `reason`: "Suspended", "MaxRuntimeExceeded" (final: the job failed), "Requeued" (it waits for a new place),
     "Consolidated" (it goes elsewhere, so that another fits), "Preempted" or "Reclaimed" (it gives way), "Resized" (it
-    goes on with more members).
+    goes on with more members, or with no more than it would like).
     """
 
     ref: Ref

@@ -22,7 +22,7 @@ from berth.planning.providing import LACKS_ROOM, provided
 from berth.planning.pursuit import pursue
 from berth.planning.relayout import better_later, hindrance, possible
 from berth.planning.reservation import reserve
-from berth.planning.resizing import resize
+from berth.planning.resizing import given_back, resize
 from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Consolidating, Policy, Snapshot
 from berth.planning.turns import Turns
@@ -44,7 +44,8 @@ def plan(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
     3. Pending jobs are admitted where they fit as a whole, and services get their devices and pins, in that order.
     4. For what still waits, idle boards are laid out anew where that helps; for the first of the rest, gangs are moved
        where that is allowed and pays. If nothing waits in quiet hours, gangs are moved to open room.
-    5. Elastic gangs take boards that nobody waits for, one of those that run if a restart pays.
+    5. Elastic gangs give back what they have beyond what they would like to who waits for it, or else take boards that
+       nobody waits for: one of those that run at a time, if a restart pays.
     6. The rest is told why it waits, from what is left.
     """
     return worked_out(snapshot, policy, now)[1]
@@ -72,7 +73,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     idle = line.served
     pursued = pursue(s)
     told: dict[object, Verdict] = {}
-    still = provided(ahead, idle, waits)
+    still = given_back(s, going, provided(ahead, idle, waits))
     gathered = [w for w in still[:1] if s.guard(w, _gather, s, w)]
     turns = Turns(s)
     for w in still[len(gathered) :]:

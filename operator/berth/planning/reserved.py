@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -101,6 +102,18 @@ class Reserved:
             self._rooms.setdefault(model, []).append(held)
         else:
             self._quotas[held.queue, model] = held
+
+    @contextmanager
+    def without(self, ref: Ref) -> Iterator[None]:
+        """As if nothing were kept for that workload."""
+        kept = self._rooms, self._quotas, self._by_uid
+        self._rooms = {name: [one for one in held if one.reservation.ref != ref] for name, held in self._rooms.items()}
+        self._quotas = {key: held for key, held in self._quotas.items() if held.reservation.ref != ref}
+        self._by_uid = {uid: held for uid, held in self._by_uid.items() if uid != ref.uid}
+        try:
+            yield
+        finally:
+            self._rooms, self._quotas, self._by_uid = kept
 
     def __len__(self) -> int:
         """How many there are."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from berth.model.gpus import BoardModel
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Device, Kind, Placement, Resize, RunPhase, Workload
+from berth.model.workloads import Claim, Device, Kind, Placement, Resize, RunPhase, Workload
 from berth.planning.actions import Admit, Stop
 from berth.planning.admission import (
     Fit,
@@ -34,7 +34,7 @@ from berth.planning.snapshot import Growing
 from berth.planning.verdicts import PLACED, boards_text
 from berth.planning.whatif import order, unplaced
 
-RESIZED = "Resized"  # the reason of a gang that stops to go on with more members
+RESIZED = "Resized"  # the reason of a gang that grows, or gives back what it has beyond what it would like
 LOOK_SECONDS = 60.0  # growth that does not pay yet is looked at again: after a checkpoint it costs less
 NOT_ASKING = (Reason.MISCONFIGURED, Reason.SUSPENDED, Reason.QUEUE_STOPPED)
 FINAL = ("MaxRuntimeExceeded", "Suspended")  # reasons of attempts after which no other is made, for now
@@ -179,6 +179,77 @@ def resize(s: Scratch, going: Sequence[Workload]) -> None:
             return
 
 
+def given_back(s: Scratch, going: Sequence[Workload], waits: Sequence[Workload]) -> list[Workload]:
+    """Have gangs give back what they hold beyond what they would like, to the first that waits and fits, if it pays.
+
+    The answer is who waits still. Nobody gives back to who is less important, nor before waiting has cost as much as
+    that loses: then no more than twice as much is lost as by the best choice in hindsight.
+    """
+    if s.policy.growing is None or s.snapshot.until or not waits:
+        return list(waits)
+    elastic = (v for v in going if v.request is not None and v.request.elastic is not None)
+    beyond = [one for one in (s.guard(v, _beyond, s, v) for v in elastic) if one is not None]
+    for w in waits if beyond else ():
+        found = s.guard(w, _enough, s, w, [one for one in beyond if one.workload.priority <= w.priority])
+        for one in found or ():
+            v, attempt, wished = one.workload, one.workload.attempt, one.workload.size - len(one.held)
+            if attempt is not None:
+                message = f"shrinks from {v.size} to {wished} workers, as many as it would like, for {_name(w)}"
+                change, claim = Resize(v.attempts_made + 1, v.size, wished), Claim(w.ref, w.attempts_made + 1)
+                stop = Stop(v.ref, attempt.number, RESIZED, message, v.avoid, s.now, None, claim, change)
+                s.decide(v.ref, Verdict(RESIZED, message), stop)
+        if found and w.request is not None:
+            names = ", ".join(_name(one.workload) for one in found)
+            told = f"waits for {names} to give back what is beyond what it would like"
+            s.decide(w.ref, Verdict(Reason.WAITING_FOR_PREEMPTION, told, 0, w.request.smallest.workers))
+            return [v for v in waits if v is not w]
+    return list(waits)
+
+
+def _beyond(s: Scratch, v: Workload) -> Holder | None:
+    """The members that a gang has beyond those that it would like; None where it has none, or has just started."""
+    attempt, request, rules = v.attempt, v.request, s.policy.growing
+    if attempt is None or request is None or rules is None or v.size <= request.workers or not _is_settled(s, v):
+        return None
+    if v.started_at + rules.min_runtime_seconds > s.now:
+        s.wake(v.started_at + rules.min_runtime_seconds)
+        return None
+    device = attempt.placement.device
+    each, held = boards_of(device, s.model(device.model)), tuple(_held(v, attempt.placement))[request.workers :]
+    cost = v.size * lost_seconds(v, s.now) + request.workers * rules.restart_seconds
+    return Holder(v, held, device, each * len(held), float(each) * cost)
+
+
+def _enough(s: Scratch, w: Workload, beyond: Sequence[Holder]) -> list[Holder]:
+    """As many of these as it takes for a job to fit, the cheapest; none where that is not enough, or not worth it."""
+    if w.request is None or not beyond:
+        return []
+    least = w.request.smallest
+    until = s.estimates.end_if_admitted(w, least.workers)
+
+    def fits(some: Sequence[Holder]) -> bool:
+        with as_if_ended(s, some), s.reserved.without(w.ref):
+            return fit(s, w, least, until) is not None
+
+    chosen = sorted(beyond, key=lambda one: one.key)
+    if not fits(chosen):
+        return []
+    for one in reversed(chosen):
+        rest = [other for other in chosen if other is not one]
+        chosen = rest if fits(rest) else chosen
+    s.wake(s.now + LOOK_SECONDS)
+    return chosen if sum(one.cost for one in chosen) <= _waited(s, w, chosen[0].device) else []
+
+
+def _waited(s: Scratch, w: Workload, device: Device) -> float:
+    """What the waiting of a job has cost so far, in seconds of one board: of as many as it will have there at least."""
+    request = w.request
+    options = s.options(request.demand, request.tensor) if request is not None else ()
+    boards = next((float(o.boards) for o in options if o.device.model == device.model), 0.0)
+    members = request.smallest.workers if request is not None else 0
+    return boards * members * max(0.0, s.now - max(w.created, w.not_before))
+
+
 def is_resizing(s: Scratch, going: Iterable[Workload]) -> bool:
     """Whether a gang is on its way to another number of members."""
     begun = {a.ref.uid for a in s.actions if isinstance(a, Admit) or (isinstance(a, Stop) and a.resize)}
@@ -209,7 +280,7 @@ def growth(s: Scratch, rivals: Rivals, w: Workload) -> Growth | str:
         return f"it is left alone for {rules.min_runtime_seconds:g} s after its start"
     model = s.model(device.model)
     if (rival := rivals.of(w, model)) is not None:
-        return f"{rival.ref.namespace}/{rival.ref.name} waits for {model.name}"
+        return f"{_name(rival)} waits for {model.name}"
     found = _larger(s, w, attempt.placement)
     if found is None:
         return f"{request.sizes.step} more would need {lacking(s, w, device, request.sizes.step)}"
@@ -281,6 +352,10 @@ def _is_settled(s: Scratch, w: Workload) -> bool:
     if attempt is None or attempt.phase is not RunPhase.RUNNING or attempt.stopping or attempt.done:
         return False
     return bool(w.started_at) and not w.suspend and all(a.ref.uid != w.ref.uid for a in s.actions)
+
+
+def _name(w: Workload) -> str:
+    return f"{w.ref.namespace}/{w.ref.name}"
 
 
 def _grows(s: Scratch, w: Workload, found: Growth, device: Device) -> str:
