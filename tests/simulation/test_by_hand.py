@@ -143,3 +143,22 @@ def test_gangs_move_for_one_that_waits_where_the_policy_allows_it() -> None:
     moved = run(*work, pools=pools, policy={"consolidation": {"enabled": True}})
     assert record(moved, "big")["waitedSeconds"] < HOUR
     assert moved.summary["evictions"] == {"Consolidated": 1}
+
+
+def test_an_elastic_gang_begins_with_what_there_is_and_runs_for_as_much_longer() -> None:
+    bounds = {"minWorkers": 1, "maxWorkers": 4}
+    first = a_job("first", gpus=1, workers=6, duration=8 * HOUR)
+    result = run(first, a_job("gang", gpus=1, workers=4, at=60, elastic=bounds))
+    gang = record(result, "gang")
+    assert gang["placedAt"] == pytest.approx(60 + PLACED)
+    assert gang["endedAt"] == pytest.approx(60 + READY + 2 * HOUR)
+    assert result.summary["boardHours"]["useful"] == pytest.approx(6 * 8 + 4)
+
+
+def test_an_elastic_gang_grows_when_that_ends_it_sooner() -> None:
+    bounds = {"minWorkers": 1, "maxWorkers": 8}
+    first = a_job("first", gpus=1, workers=7, duration=HOUR)
+    gang = a_job("gang", gpus=1, workers=8, at=60, duration=10 * HOUR, elastic=bounds, estimatedRuntime=10 * HOUR)
+    told = record(run(first, gang, horizon=20 * HOUR), "gang")
+    assert told["evictions"] == 1
+    assert HOUR + READY + 10 * HOUR < told["endedAt"] < HOUR + READY + 10 * HOUR + 120

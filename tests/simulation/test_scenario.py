@@ -79,6 +79,14 @@ BAD = {
         work(kind="InferenceService", workers=2),
         "workers is no field of InferenceService: use replicas",
     ),
+    "an elastic service": (
+        work(kind="InferenceService", elastic={"minWorkers": 1, "maxWorkers": 2}),
+        "elastic is no field of InferenceService: leave it out",
+    ),
+    "a gang above its most": (
+        work(workers=3, elastic={"minWorkers": 1, "maxWorkers": 2}),
+        "workloads[0].elastic: minWorkers must be at most workers",
+    ),
     "a queue that is not there": (work(queueName="team"), 'workloads[0].queueName: there is no Queue "team"'),
     "a tensor group that does not divide": (
         work(parallelism={"tensor": 3}),

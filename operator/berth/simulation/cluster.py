@@ -187,7 +187,8 @@ class Cluster:
         attempt = replace(w.attempt, stopping=action.reason, phase=RunPhase.SUSPENDED)
         moved = action.moved or w.moved
         life.workload = replace(w, attempt=attempt, avoid=action.avoid, moved=moved, not_before=action.not_before)
-        life.workload = replace(life.workload, gave_way_to=action.gives_way_to or w.gave_way_to)
+        claim, resized = action.gives_way_to or w.gave_way_to, action.resize or w.resized
+        life.workload = replace(life.workload, gave_way_to=claim, resized=resized)
         life.evictions += 1
         life.ready_since = None
         self.evictions[action.reason] += 1
@@ -356,8 +357,8 @@ class Cluster:
         life.started_at = now if life.started_at is None else life.started_at
         if w.attempt is not None:
             life.workload = replace(w, started_at=EPOCH + now)
-            if life.arrival.duration is not None:
-                self.clock.after(life.arrival.duration, partial(self._succeed, w.ref.uid, w.attempt.number))
+            if life.run_seconds is not None:
+                self.clock.after(life.run_seconds, partial(self._succeed, w.ref.uid, w.attempt.number))
 
     def _succeed(self, uid: str, number: int) -> None:
         """All workers of an attempt end well, unless it was stopped meanwhile."""

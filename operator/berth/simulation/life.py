@@ -48,8 +48,14 @@ class Life:
 
     @property
     def members(self) -> int:
-        """Workers or replicas."""
-        return self.arrival.request.workers
+        """Workers or replicas: of a job that has a place, as many as have theirs."""
+        return self.workload.size
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long its attempt runs with the workers that it has; None: to the end."""
+        duration = self.arrival.duration
+        return None if duration is None else duration * self.arrival.request.workers / self.members
 
     @property
     def device(self) -> Device | None:

@@ -15,7 +15,7 @@ from berth.api.config import Config, Section, snake
 from berth.api.convert import to_queue
 from berth.api.queue import QueueSpec
 from berth.api.schema import Fields
-from berth.api.training_job import MOST_WORKERS, Topology
+from berth.api.training_job import MOST_WORKERS, Elastic, Topology
 from berth.model.gpus import MODELS, BoardModel
 from berth.model.resources import duration_seconds, parse_quantity
 from berth.model.workloads import Queue
@@ -171,6 +171,9 @@ class Shape(Fields):
     """How the program splits its work."""
     topology: Topology | None = None
     """How close together a TrainingJob's nodes are."""
+    elastic: Elastic | None = None
+    """With how many workers a TrainingJob runs if not with `workers`. Its duration is that with `workers`: with half of
+    them it runs for twice as long."""
     requests: dict[str, Quantity] = Field(default_factory=dict)
     """What each pod requests besides GPUs, such as {cpu: 8, memory: 64Gi}."""
     queue_name: QueueName | None = None
@@ -186,6 +189,8 @@ class Shape(Fields):
         if (self.replicas if job else self.workers) is not None:
             wrong, right = ("replicas", "workers") if job else ("workers", "replicas")
             raise ValueError(f"{wrong} is no field of {self.kind}: use {right}")
+        if self.elastic is not None and not job:
+            raise ValueError("elastic is no field of InferenceService: leave it out")
         return self
 
     @property

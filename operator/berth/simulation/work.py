@@ -155,7 +155,7 @@ class Drawing:
 
 def _spec(shape: Shape) -> dict[str, Any]:
     """The spec of the object that the shape stands for."""
-    fields = shape.model_dump(by_alias=True, exclude_none=True, include={"gpus", "parallelism", "topology"})
+    fields = shape.model_dump(by_alias=True, exclude_none=True, include={"gpus", "parallelism", "topology", "elastic"})
     container = {"name": "main", "image": "none", "resources": {"requests": dict(shape.requests)}}
     job = shape.kind == "TrainingJob"
     members = {"workers": shape.members} if job else {"replicas": shape.members, "port": 80}
