@@ -12,6 +12,7 @@ from berth.planning.actions import Admit, LayOut, Plan
 from berth.planning.admission import Choice, choices
 from berth.planning.ahead import Ahead
 from berth.planning.lifecycle import ON_NODES
+from berth.planning.options import demand_for
 from berth.planning.packing import most_that_fit
 from berth.planning.plan import worked_out
 from berth.planning.remedies import remedies
@@ -190,8 +191,7 @@ def _trial(snapshot: Snapshot, policy: Policy, now: float, w: Workload, request:
     device = w.served_device
     demand = request.demand
     if device is not None and there:
-        profile = device.resource.partition("mig-")[2].replace(".me", "+me") or None
-        demand = Demand(device.count if profile is None else None, profile, None, (device.model,))
+        demand = demand_for(device)
     missing = replace(request, workers=request.workers - there, demand=demand)
     ref = Ref(Kind.TRAINING_JOB, w.ref.namespace, w.ref.name, f"{w.ref.uid}-waiting")
     job = replace(w, ref=ref, request=missing, pods=(), served_device=None)

@@ -62,6 +62,16 @@ def boards_of(device: Device, model: BoardModel) -> Fraction:
     return Fraction(profile.memory_slices, model.memory_slices) if profile else Fraction(device.count)
 
 
+def demand_for(device: Device) -> Demand:
+    """The demand that this device satisfies, and no other.
+
+    >>> demand_for(Device("H100-80GB", "nvidia.com/mig-1g.10gb.me", 1)).profile
+    '1g.10gb+me'
+    """
+    profile = device.resource.partition("mig-")[2].replace(".me", "+me") or None
+    return Demand(device.count if profile is None else None, profile, None, (device.model,))
+
+
 def name_of(device: Device) -> str:
     """A device in words, such as "8 x H100-80GB" or "1g.10gb of A100-80GB"."""
     if device.resource == WHOLE_BOARD:

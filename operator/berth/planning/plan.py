@@ -129,8 +129,10 @@ def _settle(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, first: Wo
     if problem or w.request is None:
         s.decide(w.ref, Verdict(Reason.MISCONFIGURED, problem))
     elif w.ref.kind is Kind.INFERENCE_SERVICE:
-        services.serve(s, w, w.request)
-        if s.verdicts[w.ref.uid].reason in LACKS_ROOM:
+        services.serve(s, w, w.request, promised=yielding.hand_over(w) is not None)
+        reason = s.verdicts[w.ref.uid].reason
+        made = reason in (*LACKS_ROOM, Reason.WAITING_FOR_QUOTA) and yielding.make_room(w)
+        if reason in LACKS_ROOM and not made:
             reserve(s, w, replace(w.request, workers=1), w.served_device)
     elif not s.options(w.request.demand, w.request.tensor) and not possible(ahead, w.request):
         s.decide(w.ref, no_match(w.request, s.fleet))

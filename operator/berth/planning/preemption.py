@@ -27,6 +27,7 @@ from berth.planning.options import Option
 from berth.planning.relayout import cheapest
 from berth.planning.resizing import Left
 from berth.planning.scratch import Scratch
+from berth.planning.services import lacking
 from berth.planning.snapshot import Preempting
 from berth.planning.verdicts import boards_text
 from berth.planning.victims import LOOK_SECONDS, RUNS, Found, Search, ending, next_look
@@ -56,7 +57,7 @@ class Yielding:
         """See what ends, and for whom."""
         self._ending = ending(self.s, self.workloads)
         self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it is for, and who waits yet
-        claims = {w.ref.uid: _claim(w) for w in self.workloads if w.attempt is None}
+        claims = {w.ref.uid: _claim(w) for w in self.workloads if w.attempt is None and asks(w) is not None}
         for v in self.workloads:
             if v.gave_way_to is not None and v.gave_way_to == claims.get(v.gave_way_to.ref.uid):
                 self._gave_way[v.gave_way_to.ref.uid].append(v)
@@ -76,10 +77,10 @@ class Yielding:
                 self.s.actions.append(Shed(v.ref, left, v.gave_way_to, whole=whole))
 
     def owe(self, idle: Iterable[Workload]) -> None:
-        """Note the jobs that wait for boards which their queues own, in the order of service."""
+        """Note who waits for boards that its queue owns, in the order of service."""
         for w in idle:
-            if w.request is not None and w.ref.kind is Kind.TRAINING_JOB and self.s.quota.cohorts.is_bound(w.queue):
-                self.s.guard(w, self._owe, w, w.request.smallest)
+            if (request := asks(w)) is not None and self.s.quota.cohorts.is_bound(w.queue):
+                self.s.guard(w, self._owe, w, request)
 
     def _owe(self, w: Workload, request: Request) -> None:
         if problem_of(self.s, w) or held_back(self.s, w) is not None:
@@ -104,12 +105,11 @@ class Yielding:
         return self._able[w.ref.uid]
 
     def keep_places(self, idle: Iterable[Workload]) -> None:
-        """Set aside a place for each job that others gave way to and that waits yet, in the order of service."""
+        """Set aside a place for everybody that others gave way to and that waits yet, in the order of service."""
         for w in idle:
-            if w.ref.uid not in self._gave_way or w.request is None or w.ref.kind is not Kind.TRAINING_JOB:
-                continue
-            if not problem_of(self.s, w) and held_back(self.s, w) is None:
-                self.s.guard(w, self._keep, w, w.request.smallest)
+            request = asks(w) if w.ref.uid in self._gave_way else None
+            if request is not None and not problem_of(self.s, w) and held_back(self.s, w) is None:
+                self.s.guard(w, self._keep_any, w, request)
 
     def keep_sizes(self, priority: int) -> None:
         """Set aside what is left to gangs that are being resized, once nobody is served who is more important."""
@@ -123,10 +123,7 @@ class Yielding:
 
     def serve(self, w: Workload, request: Request, better_later: Callable[[Option], bool]) -> bool:
         """Admit a job, or have it wait for who gives way to it; False where it finds no place."""
-        promised = self._kept.pop(w.ref.uid, None)
-        if promised is not None:
-            promised.take(self.s, w.queue, -1)
-            self.s.owed.settled.discard(w.ref.uid)
+        promised = self.hand_over(w)
         if self._admit_to(w, request, promised) if promised else admit(self.s, w, request, better_later):
             return True
         request = request.smallest
@@ -134,6 +131,34 @@ class Yielding:
             self.s.decide(w.ref, self._waits_for(w, request))
             return True
         return self._may_search(w, request) and self._stop_for(w, request)
+
+    def hand_over(self, w: Workload) -> Fit | None:
+        """The place that was set aside for a workload, which is not set aside from now on."""
+        promised = self._kept.pop(w.ref.uid, None)
+        if promised is not None:
+            promised.take(self.s, w.queue, -1)
+            self.s.owed.settled.discard(w.ref.uid)
+        return promised
+
+    def make_room(self, w: Workload) -> bool:
+        """Have replicas that found no place wait for who gives way to them: to all at once, or else to one."""
+        before, request = self.s.verdicts[w.ref.uid], asks(w)
+        lacks = (before.wanted or 0) - (before.fits or 0)
+        if request is None or lacks <= 0:
+            return False
+        request = request.at(min(lacks, request.workers))
+        if w.ref.uid in self._gave_way and self._keep_any(w, request):
+            waits = self._waits_for(w, request).message
+        elif any(self._may_search(w, part) and self._stop_for(w, part) for part in _parts(w, request)):
+            waits = self.s.verdicts[w.ref.uid].message
+        else:
+            return False
+        message = f"{before.message.partition('; ')[0]}; {waits}"
+        self.s.decide(w.ref, replace(before, reason=Reason.WAITING_FOR_PREEMPTION, message=message))
+        return True
+
+    def _keep_any(self, w: Workload, request: Request) -> bool:
+        return any(self._keep(w, part) for part in _parts(w, request))
 
     def _admit_to(self, w: Workload, request: Request, promised: Fit) -> bool:
         """Admit a job that was promised a place: to that place if it is free, or else to another.
@@ -261,10 +286,23 @@ class Yielding:
 
     def _waits_for(self, w: Workload, request: Request) -> Verdict:
         """What a job is told as long as those that gave way to it end; at first, with what is lost."""
-        if w.verdict is not None and w.verdict.reason == Reason.WAITING_FOR_PREEMPTION:
+        is_job = w.ref.kind is Kind.TRAINING_JOB
+        if is_job and w.verdict is not None and w.verdict.reason == Reason.WAITING_FOR_PREEMPTION:
             return w.verdict
         names = _names(v.ref for v in self._gave_way[w.ref.uid])
         return Verdict(Reason.WAITING_FOR_PREEMPTION, f"waits for {names} to stop", 0, request.workers)
+
+
+def asks(w: Workload) -> Request | None:
+    """What a workload that waits needs at least: a job for its gang, a service for the replicas that it lacks."""
+    if w.ref.kind is Kind.INFERENCE_SERVICE:
+        return lacking(w)
+    return w.request and w.request.smallest
+
+
+def _parts(w: Workload, request: Request) -> Iterable[Request]:
+    """All of what a workload asks for; then a single replica of a service, which may have its place by itself."""
+    return (request,) if w.ref.kind is Kind.TRAINING_JOB else dict.fromkeys((request, request.at(1)))
 
 
 def stops(s: Scratch, w: Workload, found: Found, shrunk: Mapping[str, Resize]) -> list[tuple[Verdict, Action]]:

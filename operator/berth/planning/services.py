@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Device, Pod, PodPhase, Request, Workload
@@ -13,7 +14,7 @@ from berth.planning.cohorts import stopped
 from berth.planning.field import Field
 from berth.planning.lifecycle import ON_NODES
 from berth.planning.moves import MOST_DOUBLINGS, nearest
-from berth.planning.options import boards_of, name_of
+from berth.planning.options import boards_of, demand_for, name_of
 from berth.planning.packing import most_that_fit, pack
 from berth.planning.scratch import Scratch, gang_of
 from berth.planning.verdicts import PLACED
@@ -28,8 +29,21 @@ def charge(s: Scratch, w: Workload) -> None:
             s.charge(w.queue, device, 1)
 
 
-def serve(s: Scratch, w: Workload, request: Request) -> None:
-    """Decide the next step of a service: its Deployment first, then pins for as many replicas as fit."""
+def lacking(w: Workload) -> Request | None:
+    """What the replicas ask for that wait at their gates, as a gang; None where none are lacking."""
+    device = w.served_device
+    if w.request is None or device is None or w.served_generation != w.generation:
+        return None
+    held = sum(1 for p in w.pods if p.phase in ON_NODES and not p.terminating)
+    count = min(len(_gated(w, device)), w.request.workers - held)
+    return replace(w.request, workers=count, demand=demand_for(device)) if count > 0 else None
+
+
+def serve(s: Scratch, w: Workload, request: Request, *, promised: bool = False) -> None:
+    """Decide the next step of a service: its Deployment first, then pins for as many replicas as fit.
+
+    Where others gave way to it (`promised`), also in room that is kept for work that starts later.
+    """
     stuck = [p for p in w.pods if _is_stuck(s, p)]
     held = [p for p in w.pods if p.phase in ON_NODES and not p.terminating and p not in stuck]
     replacing = [Replace(w.ref, p.name, p.uid, p.message or "it stays unbound") for p in stuck]
@@ -41,7 +55,7 @@ def serve(s: Scratch, w: Workload, request: Request) -> None:
         s.decide(w.ref, verdict, *replacing, Serve(w.ref, device, request.workers))
     else:
         stop = stopped(s.quota.cohorts, w.queue)
-        pins = [] if stop else _pins(s, w, request, device, held)
+        pins = [] if stop else _pins(s, w, request, device, held, -inf if promised else inf)
         verdict = _verdict(s, w, request, device, held, pins)
         if stop and len(held) < request.workers:
             verdict = replace(verdict, reason=Reason.QUEUE_STOPPED, message=f"{verdict.message}; {stop}")
@@ -95,32 +109,37 @@ def _device(s: Scratch, w: Workload, request: Request, occupied: bool) -> Device
     return best or (served if w.served_generation == w.generation else None)
 
 
-def _affordable(s: Scratch, w: Workload, request: Request, field: Field, wanted: int) -> int:
-    """How many of `wanted` replicas have room and quota now."""
-    left = s.quota_left(w.queue, field.device)
-    most = wanted if left is None else min(wanted, int(left / boards_of(field.device, field.pool.model)))
+def _affordable(s: Scratch, w: Workload, request: Request, field: Field, wanted: int, until: float = inf) -> int:
+    """How many of `wanted` replicas that stay until then have room and quota now."""
+    model, each = field.pool.model, boards_of(field.device, field.pool.model)
+    left = s.quota_left(w.queue, field.device, until)
+    most = wanted if left is None else min(wanted, int(left / each))
+    may, _ = s.owed.to_borrow(w.queue, model, each * most)
+    if may is not None:
+        most = min(most, int(max(may, s.quota.nominal_left(w.queue, model) or 0) / each))
     return most_that_fit(field, gang_of(request, field.device, s.fleet.levels, most))
 
 
-def _pins(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod]) -> list[Pin]:
-    """A node for each gated replica, as many as fit; those of an older Deployment with another device are left."""
-    gated = [
-        p
-        for p in w.pods
-        if p.phase is PodPhase.GATED and not p.terminating and (p.device is None or p.device == device)
-    ]
-    shunned = _shunned(s, w)
-    field = s.open_field(request.shape, device, shunned) if gated else None
+def _gated(w: Workload, device: Device) -> list[Pod]:
+    """The replicas that wait at their gates; those of an older Deployment with another device are left out."""
+    waiting = (p for p in w.pods if p.phase is PodPhase.GATED and not p.terminating)
+    return [p for p in waiting if p.device is None or p.device == device]
+
+
+def _pins(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod], until: float) -> list[Pin]:
+    """A node for each gated replica, as many as fit."""
+    gated, shunned = _gated(w, device), _shunned(s, w)
+    field = s.open_field(request.shape, device, shunned, until=until) if gated else None
     if field is None:
         return []
-    gang = gang_of(request, device, s.fleet.levels, _affordable(s, w, request, field, request.workers))
+    gang = gang_of(request, device, s.fleet.levels, _affordable(s, w, request, field, request.workers, until))
     first = pack(field, gang) or () if not held else ()
     staying = dict(enumerate(p.node for p in held)) if request.topology else {}
     pins: list[Pin] = []
     for pod in sorted(gated, key=lambda p: (p.created, p.name)):
-        field = s.open_field(request.shape, device, shunned) or field
+        field = s.open_field(request.shape, device, shunned, until=until) or field
         node = first[len(pins)] if len(pins) < len(first) else nearest(field, gang, len(staying), staying)
-        if node is None or not _affordable(s, w, request, field, 1):
+        if node is None or not _affordable(s, w, request, field, 1, until):
             break
         s.place(w, device, (node,), field.needs)
         if request.topology:
