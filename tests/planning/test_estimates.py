@@ -53,6 +53,13 @@ def test_a_service_runs_for_ever() -> None:
     assert known(a_service()) == inf
 
 
+def test_where_it_is_to_pass_what_nine_of_ten_took_at_most_counts() -> None:
+    others = [done(f"train-{minutes}", 60.0 * minutes) for minutes in range(1, 21)]
+    estimates = Estimates(others, NOW)
+    assert estimates.end(a_job("train-21"))[0] == NOW + 60 * 10.5
+    assert estimates.end_if_admitted(a_job("train-21")) == NOW + STARTING_SECONDS + 60 * 18
+
+
 def test_what_is_not_known_may_last_for_ever_where_it_is_to_pass() -> None:
     estimates = Estimates((), NOW)
     assert estimates.end_if_admitted(a_job()) == inf
