@@ -146,7 +146,7 @@ def kinds() -> Iterator[tuple[str, Trace]]:
 
 def main(arguments: list[str]) -> int:
     """Print the table; with `--limits`, say by the exit status whether what is promised is kept."""
-    seeds = next((int(a.partition("=")[2]) for a in arguments if a.startswith("--seeds=")), 3)
+    seeds = next((int(a.partition("=")[2]) for a in arguments if a.startswith("--seeds=")), 7)
     print(f"mean waiting in minutes, {seeds} seeds: in strict order / ours / anybody passes")
     print(f"{'trace':<30} {'small jobs':>22} {'less':>7} {'gangs of 8 and more':>24} {'more':>7}")
     kept = True

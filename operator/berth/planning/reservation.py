@@ -26,8 +26,9 @@ from berth.planning.snapshot import Passing
 
 NO_NODES = np.zeros(0, dtype=np.int64)
 # The share of the time until a start in which work that goes first has to end. Users say too much more often than too
-# little, so starts come early: at 1, gangs of one small trace waited 5 % longer than in strict order, at 0.5 no longer.
-CLEAR_AFTER = 0.5
+# little, so starts come early. Of the traces of `make bench-backfill`, small jobs waited 42 % less than in strict order
+# at worst with 0.5, and 52 % less with 0.75; with 1, gangs waited 7 % longer where run times are all alike.
+CLEAR_AFTER = 0.75
 MOST_KEPT = 8  # starts kept in each pool, of the first that wait: each costs as much as placing some ten gangs
 MOST_SOUGHT = 32  # starts sought in vain by one plan
 
