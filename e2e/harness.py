@@ -124,6 +124,8 @@ def an_operator(kubeconfig: Path, **settings: Any) -> Iterator[OperatorProcess]:
             if operator.log.exists():
                 sys.stderr.write(operator.log.read_text()[-8000:])
             raise
+        else:
+            assert operator.stop() == 0, operator.log.read_text()[-3000:]
         finally:
             operator.stop()
 

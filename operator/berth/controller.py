@@ -108,7 +108,7 @@ class Operator:
         stop_kopf = asyncio.Event()
         tasks = [asyncio.create_task(lease.hold(), name="lease")]
         tasks += [asyncio.create_task(r.run(), name=f"watch-{r.resource.plural}") for r in self.reflectors]
-        tasks.append(asyncio.create_task(self._kopf(stop_kopf), name="kopf"))
+        tasks.append(asyncio.create_task(self._kopf(stop_kopf, stop), name="kopf"))
         tasks.append(asyncio.create_task(self._plan(), name="cycle"))
         if self.endpoint is not None:
             tasks.append(asyncio.create_task(self.endpoint.run(), name="progress"))
@@ -159,19 +159,23 @@ class Operator:
             self.picture.resync(resource, items, int(listed["metadata"]["resourceVersion"]))
         return True
 
-    async def _kopf(self, stop: asyncio.Event) -> None:
+    async def _kopf(self, stop_kopf: asyncio.Event, stop: asyncio.Event) -> None:
+        """Follow our own objects. What `kopf.operator` does, but that signals go on to stop the whole operator."""
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
         for resource in OURS:
             kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(self._handler(resource))
-        await kopf.operator(
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=_settings(),
             identity=Identity("berth"),  # of no use without peering, but kopf would look for a user's name
             standalone=True,
             clusterwide=True,
-            stop_flag=stop,
+            stop_flag=stop_kopf,
         )
+        stop_by_signals(stop)
+        await kopf.run_tasks(tasks, ignored=others)
 
     def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
         async def record(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
@@ -228,8 +232,7 @@ class Operator:
 async def run(config: Config) -> int:
     """Run the operator until SIGTERM, SIGINT or the loss of the Lease; the exit status."""
     stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    stop_by_signals(stop)
     async with connect() as api:
         try:
             await Operator(api, config).run(stop)
@@ -237,6 +240,12 @@ async def run(config: Config) -> int:
             log.error("lease lost, leaving at once: %s", error)
             return 1
     return 0
+
+
+def stop_by_signals(stop: asyncio.Event) -> None:
+    """Have SIGTERM and SIGINT set it, whoever took them before."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
 
 
 def own_namespace() -> str:
