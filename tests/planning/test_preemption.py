@@ -302,7 +302,8 @@ def test_owners_that_wait_do_not_ask_of_each_other_for_ever() -> None:
     quota, h100 = Quota({queue.name: queue for queue in a_tree(4, 4, 0)}), model("H100-80GB")
     owed = Owed(quota)
     for mine, other in (("q1", "q2"), ("q2", "q1")):
-        able = partial(lambda queue: owed.to_borrow(queue, h100, Fraction(9))[1] is None, other)
+        able = partial(lambda queue: owed.to_borrow(queue, h100, Fraction(9)) is None, other)
         owed.wait(waits(mine, queue=mine), h100, Fraction(4), able)
-    left, first = owed.to_borrow("q3", h100, Fraction(1))
-    assert (left, first and first.queue) == (0, "q1")
+    bound = owed.to_borrow("q3", h100, Fraction(1))
+    assert bound is not None
+    assert (bound[0], bound[1].queue) == (0, "q1")

@@ -262,6 +262,11 @@ class Workload:
         return placed or (self.request.workers if self.request else 0)
 
     @property
+    def claim(self) -> Claim:
+        """What it may claim while it waits: room for its next attempt."""
+        return Claim(self.ref, self.attempts_made + 1)
+
+    @property
     def resizing(self) -> bool:
         """Whether it has stopped, or stops, to go on with another number of members."""
         waits = self.attempt is None or bool(self.attempt.stopping)

@@ -217,9 +217,8 @@ def _choice(s: Scratch, w: Workload, members: tuple[int, int], option: Option, l
     if ever is not None and left is not None and option.boards * wanted > left:
         of_all = f"{left} of {ever} left"
         return Choice(option, Reason.WAITING_FOR_QUOTA, _quota_text(w, option, wanted, left, of_all))
-    may, owner = s.owed.to_borrow(w.queue, model, option.boards * wanted)
-    if may is not None and owner is not None:
-        return Choice(option, Reason.WAITING_FOR_QUOTA, _owed_text(w, option, wanted, may, owner))
+    if (bound := s.owed.to_borrow(w.queue, model, option.boards * wanted)) is not None:
+        return Choice(option, Reason.WAITING_FOR_QUOTA, _owed_text(w, option, wanted, *bound))
     if (first := s.lead.too_far(w, model, option.boards * wanted)) is not None:
         before = f"{first.ref.namespace}/{first.ref.name} of queue {first.queue}, which has had less of its share"
         return Choice(option, Reason.WAITING_FOR_TURN, f"goes after {before} and waits for {model.name} too: wait")
@@ -238,7 +237,7 @@ def _quota_text(w: Workload, option: Option, wanted: int, room: Fraction, has: s
 def _owed_text(w: Workload, option: Option, wanted: int, may: Fraction, owner: Workload) -> str:
     waits = f"{owner.ref.namespace}/{owner.ref.name} waits for what queue {owner.queue} owns"
     asks = f"asks {boards_text(option.boards * wanted)} of {option.device.model}"
-    return f"{asks}; queue {w.queue} may take {boards_text(max(Fraction(0), may))} while {waits}: wait or ask for less"
+    return f"{asks}; queue {w.queue} may take {boards_text(may)} while {waits}: wait or ask for less"
 
 
 def _most_usd(s: Scratch, w: Workload, request: Request, options: tuple[Option, ...]) -> float | None:

@@ -37,7 +37,7 @@ class Owed:
         self._quota = quota
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)  # by queue, in the order of service
         self._asked: dict[tuple[str, str], Fraction] = defaultdict(Fraction)  # boards, by queue and model
-        self._answers: dict[tuple[str, str], tuple[int, Fraction | None, Workload | None]] = {}
+        self._answers: dict[tuple[str, str], tuple[int, tuple[Fraction, Workload] | None]] = {}  # as of that change
         self._asking = False  # whether one would fit if nobody borrowed: what others are owed has no say in that
         self.settled: set[str] = set()  # uids of those whose boards are charged already
 
@@ -50,21 +50,21 @@ class Owed:
         self._waiting[w.queue].append(Waiting(w, model, boards, able))
         return True
 
-    def to_borrow(self, queue: str, model: BoardModel, boards: Fraction) -> tuple[Fraction | None, Workload | None]:
+    def to_borrow(self, queue: str, model: BoardModel, boards: Fraction) -> tuple[Fraction, Workload] | None:
         """Boards that a queue may still take, where it is to take so many, and whom it has to leave some to.
 
-        (None, None) where nobody's waiting bears on it: it owns them itself, or there are enough for all.
+        None where nobody's waiting bears on it: it owns them itself, or there are enough for all.
         """
         owns = self._quota.nominal_left(queue, model)
         if not self._waiting or self._asking or owns is None or boards <= owns:
-            return None, None
-        changes, left, first = self._answers.get((queue, model.name), (-1, None, None))
+            return None
+        changes, bound = self._answers.get((queue, model.name), (-1, None))
         if changes != self._quota.changes:
-            left, first = self._left(queue, model)
-            self._answers[queue, model.name] = self._quota.changes, left, first
-        return (left, first) if first is not None and left is not None and boards > left else (None, None)
+            bound = self._left(queue, model)
+            self._answers[queue, model.name] = self._quota.changes, bound
+        return bound if bound is not None and boards > bound[0] else None
 
-    def _left(self, queue: str, model: BoardModel) -> tuple[Fraction | None, Workload | None]:
+    def _left(self, queue: str, model: BoardModel) -> tuple[Fraction, Workload] | None:
         quota = self._quota.copy()
         name, root = quota.cohorts.charged_to(queue, model), quota.cohorts.root(queue)
         first: Workload | None = None
@@ -78,7 +78,8 @@ class Owed:
                     continue
                 quota.charge(other, one.model, one.boards)
                 first = first or one.workload
-        return quota.left(queue, model), first
+        left = quota.left(queue, model)
+        return (left, first) if first is not None and left is not None else None
 
     def _is_able(self, one: Waiting) -> bool:
         self._asking = True

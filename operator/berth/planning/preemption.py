@@ -17,7 +17,7 @@ from math import inf
 from berth.model.gpus import BoardModel
 from berth.model.reasons import Reason, Verdict
 from berth.model.resources import Resources
-from berth.model.workloads import Claim, Device, Kind, Ref, Request, Resize, Workload
+from berth.model.workloads import Device, Kind, Ref, Request, Resize, Workload
 from berth.planning.actions import Action, Shed, Stop
 from berth.planning.admission import Fit, admit, fit_elastic, fit_in_any_room, held_back, problem_of, settle
 from berth.planning.ahead import Ahead
@@ -57,7 +57,7 @@ class Yielding:
         """See what ends, and for whom."""
         self._ending = ending(self.s, self.workloads)
         self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it is for, and who waits yet
-        claims = {w.ref.uid: _claim(w) for w in self.workloads if w.attempt is None and asks(w) is not None}
+        claims = {w.ref.uid: w.claim for w in self.workloads if w.attempt is None and asks(w) is not None}
         for v in self.workloads:
             if v.gave_way_to is not None and v.gave_way_to == claims.get(v.gave_way_to.ref.uid):
                 self._gave_way[v.gave_way_to.ref.uid].append(v)
@@ -336,16 +336,11 @@ def told(w: Workload, found: Found) -> str:
 def _end_of(s: Scratch, w: Workload, parts: Sequence[Holder], reason: str, message: str) -> Action:
     v = parts[0].workload
     if v.attempt is not None:
-        return Stop(v.ref, v.attempt.number, reason, message, v.avoid, s.now, gives_way_to=_claim(w))
+        return Stop(v.ref, v.attempt.number, reason, message, v.avoid, s.now, gives_way_to=w.claim)
     uids = {one.replica for one in parts}
     whole = "" in uids
     pods = tuple((p.name, p.uid) for p in v.pods if p.uid in uids or (whole and not p.terminating and p.node))
-    return Shed(v.ref, pods, _claim(w), reason, message, whole)
-
-
-def _claim(w: Workload) -> Claim:
-    """What a workload that waits may claim: room for its next attempt."""
-    return Claim(w.ref, w.attempts_made + 1)
+    return Shed(v.ref, pods, w.claim, reason, message, whole)
 
 
 def _what_goes(parts: Sequence[Holder], size: Resize | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from berth.model.gpus import BoardModel
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Claim, Device, Kind, Placement, Resize, RunPhase, Workload
+from berth.model.workloads import Device, Kind, Placement, Resize, RunPhase, Workload
 from berth.planning.actions import Admit, Stop
 from berth.planning.admission import (
     Fit,
@@ -195,8 +195,8 @@ def given_back(s: Scratch, going: Sequence[Workload], waits: Sequence[Workload])
             v, attempt, wished = one.workload, one.workload.attempt, one.workload.size - len(one.held)
             if attempt is not None:
                 message = f"shrinks from {v.size} to {wished} workers, as many as it would like, for {_name(w)}"
-                change, claim = Resize(v.attempts_made + 1, v.size, wished), Claim(w.ref, w.attempts_made + 1)
-                stop = Stop(v.ref, attempt.number, RESIZED, message, v.avoid, s.now, None, claim, change)
+                change = Resize(v.attempts_made + 1, v.size, wished)
+                stop = Stop(v.ref, attempt.number, RESIZED, message, v.avoid, s.now, None, w.claim, change)
                 s.decide(v.ref, Verdict(RESIZED, message), stop)
         if found and w.request is not None:
             names = ", ".join(_name(one.workload) for one in found)

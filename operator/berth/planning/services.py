@@ -114,9 +114,8 @@ def _affordable(s: Scratch, w: Workload, request: Request, field: Field, wanted:
     model, each = field.pool.model, boards_of(field.device, field.pool.model)
     left = s.quota_left(w.queue, field.device, until)
     most = wanted if left is None else min(wanted, int(left / each))
-    may, _ = s.owed.to_borrow(w.queue, model, each * most)
-    if may is not None:
-        most = min(most, int(max(may, s.quota.nominal_left(w.queue, model) or 0) / each))
+    if (bound := s.owed.to_borrow(w.queue, model, each * most)) is not None:
+        most = min(most, int(max(bound[0], s.quota.nominal_left(w.queue, model) or 0) / each))
     return most_that_fit(field, gang_of(request, field.device, s.fleet.levels, most))
 
 
