@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from berth.model.boards import Board
-from berth.model.nodes import Taint
+from berth.model.nodes import Interruption, Taint
 from berth.model.resources import Resources
 from berth.model.workloads import Requirement
 
@@ -135,6 +135,7 @@ class GPUNodeRecord:
     current: bool = False  # whether what follows speaks of the present spec
     laid_out: str = ""  # reason of the condition LaidOut; "": none yet
     message: str = ""  # of the same
+    interruption: Interruption | None = None  # as the agent heard it from the cloud's metadata
 
     @property
     def holders(self) -> frozenset[str]:

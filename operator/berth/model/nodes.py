@@ -69,6 +69,15 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Interruption:
+    """A node is about to go away, or is to be emptied: what runs there moves, and nothing new goes there."""
+
+    reason: str  # "SpotInterruption", "Maintenance", "Drain" or "NodeTermination"
+    source: str  # what says so, such as "taint karpenter.sh/disrupted" or "EC2 instance metadata"
+    deadline: float = 0.0  # when it goes, in seconds since the epoch; 0: nobody says
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node with all that decides whether a pod may run there."""
 
@@ -86,3 +95,5 @@ class Node:
     relayout: Relayout | None = None  # under way
     laid: tuple[tuple[int, float], ...] = ()  # when Berth last laid out a board, by its index
     trouble: Trouble | None = None
+    interruption: Interruption | None = None
+    lost_since: float = 0.0  # since when nobody heard of it, or its kubelet says that it can't run pods; 0: it is well
