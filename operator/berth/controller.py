@@ -74,7 +74,9 @@ class Operator:
         self.cycle = Cycle(
             picture=self.picture,
             observer=Observer(self.picture, convert),
-            applier=Applier(api, self.picture, time.time, recorder, read_pod, read_job, self._telling()),
+            applier=Applier(
+                api, self.picture, time.time, recorder, read_pod, read_job, telling=self._telling(), hurry=self._hurry
+            ),
             partitions=self._partitions(),
             validator=Validator(api, time.time),
             policy=config.policy(),
@@ -206,9 +208,14 @@ class Operator:
             hosts=[config.progress_host],
             in_use=lambda: {raw["metadata"]["namespace"] for raw in picture.workloads.values() if is_training(raw)},
         )
-        server = ProgressServer(Desk(picture, self.api, time.time, self.rates.interval), Tokens(self.api, time.time))
+        self.desk = Desk(picture, self.api, time.time, self.rates.interval)
+        server = ProgressServer(self.desk, Tokens(self.api, time.time))
         service = config.progress_host.partition(".")[0]
         return Endpoint(self.api, server, authority, service, config.progress_port, os.environ.get("POD_IP", ""))
+
+    def _hurry(self, uid: str) -> None:
+        if self.endpoint is not None:
+            self.desk.hurry(uid)
 
     def _telling(self) -> Telling | None:
         if self.endpoint is None:

@@ -142,8 +142,8 @@ async def test_a_request_reaches_a_training_loop_and_its_checkpoint_comes_back(
         async with asyncio.timeout(PATIENCE_SECONDS):
             while uid not in desk._jobs or not desk._jobs[uid].waiters:
                 await asyncio.sleep(0.005)
-            desk.ask(uid, 3, "SpotInterruption")
-            while not desk.answered(uid):
+            request = endpoint.office.ask("SpotInterruption")
+            while desk._jobs[uid].answers != request:
                 await asyncio.sleep(0.005)
     finally:
         ended.set()

@@ -43,9 +43,22 @@ class Office:
     @property
     def status(self) -> Json:
         """The job's status as the API server has it."""
+        return dict(self.raw["status"])
+
+    def ask(self, reason: str, deadline: str | None = None, id: str = "3-1") -> str:
+        """The plan has the members of attempt 3 asked to save; the id of the request."""
+        asked = {"id": id, "attempt": 3, "reason": reason, "node": "n1", "time": "1970-01-12T13:46:40Z"}
+        status = {"saveRequest": {**asked, "deadline": deadline}}
+        self.picture.record(TRAINING_JOBS, self.api.edit(TRAINING_JOBS, "team", "llm", status=status))
+        self.desk.hurry(self.uid)
+        return id
+
+    @property
+    def raw(self) -> Json:
+        """The job as the API server has it."""
         raw = self.api.find(TRAINING_JOBS, "llm")
         assert raw is not None
-        return dict(raw["status"])
+        return dict(raw)
 
     async def written(self) -> Json:
         """The status after the writes that are due."""
@@ -169,36 +182,72 @@ async def test_all_who_poll_hear_of_a_request_at_once() -> None:
     callers = (CALLER, Caller("team", "llm-3-1", "uid-llm-3-1"))
     polls = [asyncio.create_task(office.desk.next_request(c, "llm", "", 60)) for c in callers]
     await asyncio.sleep(0)
-    request = office.desk.ask(office.uid, 3, "SpotInterruption", deadline=1_000_120.0)
+    request = office.ask("SpotInterruption", deadline="1970-01-12T13:48:40Z")
     async with asyncio.timeout(1):
         answers = await asyncio.gather(*polls)
-    expected = {"id": request.id, "reason": "SpotInterruption", "deadline": "1970-01-12T13:48:40Z"}
+    expected = {"id": request, "reason": "SpotInterruption", "deadline": "1970-01-12T13:48:40Z"}
     assert answers == [{"saveRequest": expected}] * 2
 
 
 async def test_who_polls_later_hears_of_it_too_and_only_once() -> None:
     office = Office()
-    request = office.desk.ask(office.uid, 3, "Drain")
+    request = office.ask("Drain")
     first = await office.desk.next_request(CALLER, "llm", "", 60)
-    assert first == {"saveRequest": {"id": request.id, "reason": "Drain"}}
-    assert await office.desk.next_request(CALLER, "llm", request.id, 0) == {}
+    assert first == {"saveRequest": {"id": request, "reason": "Drain"}}
+    assert await office.desk.next_request(CALLER, "llm", request, 0) == {}
 
 
 async def test_a_report_hears_of_it_too() -> None:
     office = Office()
-    request = office.desk.ask(office.uid, 3, "Drain")
-    assert office.desk.take(CALLER, "llm", Report(step=1))["saveRequest"]["id"] == request.id
+    request = office.ask("Drain")
+    assert office.desk.take(CALLER, "llm", Report(step=1))["saveRequest"]["id"] == request
 
 
 async def test_a_request_is_over_once_it_led_to_a_checkpoint() -> None:
     office = Office()
-    request = office.desk.ask(office.uid, 3, "Drain")
+    request = office.ask("Drain")
     office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
-    assert not office.desk.answered(office.uid), "one that had been under way already"
-    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED, answers=request.id))
-    assert office.desk.answered(office.uid)
+    told = await office.desk.next_request(CALLER, "llm", "", 0)
+    assert told["saveRequest"]["id"] == request, "that checkpoint had been under way already"
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED, answers=request))
     assert office.desk.saved(office.uid) == SAVED
     assert await office.desk.next_request(CALLER, "llm", "", 0) == {}
+    assert (await office.written())["checkpoint"]["answers"] == request
+
+
+async def test_a_desk_that_was_made_anew_asks_on_until_there_is_an_answer() -> None:
+    office = Office()
+    request = office.ask("Drain")
+    office.desk = Desk(office.picture, office.api, office.clock)
+    assert (await office.desk.next_request(CALLER, "llm", "", 60))["saveRequest"]["id"] == request
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED, answers=request))
+    await office.written()
+    office.desk = Desk(office.picture, office.api, office.clock)
+    assert await office.desk.next_request(CALLER, "llm", "", 0) == {}
+
+
+async def test_another_request_is_asked_though_the_one_before_was_answered() -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED, answers=office.ask("Drain")))
+    await office.written()
+    second = office.ask("SpotInterruption", id="3-2")
+    assert (await office.desk.next_request(CALLER, "llm", "3-1", 60))["saveRequest"]["id"] == second
+
+
+async def test_what_an_earlier_attempt_was_asked_is_asked_of_nobody() -> None:
+    office = Office({**RUNNING, "attempt": 4})
+    office.add_pod("llm-4-0", 4)
+    office.ask("Drain")
+    assert await office.desk.next_request(Caller("team", "llm-4-0", "uid-llm-4-0"), "llm", "", 0) == {}
+
+
+async def test_that_an_attempt_listens_is_written_once() -> None:
+    office = Office()
+    await office.desk.next_request(CALLER, "llm", "", 0)
+    assert (await office.written())["listens"] == 3
+    await office.desk.next_request(CALLER, "llm", "", 0)
+    await office.written()
+    assert office.api.said("merge") == ["merge trainingjobs/status llm"]
 
 
 async def test_a_poll_that_is_given_up_leaves_nothing_behind() -> None:

@@ -15,6 +15,7 @@ from berth.model.workloads import Attempt, Device, Kind, Pod, PodPhase, Queue, R
 from berth.planning.actions import (
     Action,
     Admit,
+    AskToSave,
     Expire,
     Finish,
     MakeAttempt,
@@ -149,6 +150,8 @@ class World:
                 w = replace(w, attempt=attempt, avoid=action.avoid, not_before=action.not_before)
                 w = replace(w, moved=action.moved or w.moved, gave_way_to=action.gives_way_to or w.gave_way_to)
                 w = replace(w, resized=action.resize or w.resized)
+            case AskToSave():
+                w = replace(w, save_request=action.request)
             case Shed():
                 w = replace(w, shed=tuple(uid for _, uid in action.pods), gave_way_to=action.gives_way_to)
             case Finish():

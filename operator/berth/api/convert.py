@@ -27,6 +27,7 @@ from berth.control.status import (
     placement_from,
     ranks_from,
     resized_from,
+    save_request_from,
     verdict_from,
 )
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
@@ -111,6 +112,10 @@ def to_workload(
         least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
         not_before=from_rfc3339(status.get("notBefore")),
         saved_at=_saved_at(status),
+        saved_for=str((status.get("checkpoint") or {}).get("answers") or ""),
+        save_request=save_request_from(status.get("saveRequest")),
+        listens=status.get("listens") or 0,
+        grace_seconds=_grace_seconds(spec),
         expected_end=_expected_end(status),
         verdict=verdict_from(status.get("verdict")),
     )
@@ -261,6 +266,14 @@ def _kept_queue(status: Raw, attempt: Attempt | None) -> str:
 
 def _seconds(text: str | None) -> float | None:
     return duration_seconds(text) if text else None
+
+
+def _grace_seconds(spec: Raw) -> float:
+    """From SIGTERM to SIGKILL: as the checkpoint says, else the template, else as Kubernetes has it."""
+    if spec.get("checkpoint"):
+        return float(spec["checkpoint"].get("graceSeconds", 120))
+    pod = (spec.get("template") or {}).get("spec") or {}
+    return float(pod.get("terminationGracePeriodSeconds") or 30)
 
 
 def _saved_at(status: Raw) -> float:

@@ -335,6 +335,25 @@ class CheckpointStatus(Reported):
     """Its size."""
     seconds: float
     """How long the save took."""
+    answers: str | None = None
+    """Id of the save request that it was made for. Absent: of none."""
+
+
+class SaveRequestStatus(Reported):
+    """What the members of an attempt were asked: to save, and to go on until the attempt is stopped."""
+
+    id: str
+    """What a checkpoint that answers it names."""
+    attempt: int
+    """Number of the attempt."""
+    reason: str
+    """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination or BoardUnhealthy."""
+    node: str
+    """The node that goes away first."""
+    time: Timestamp
+    """When they were asked."""
+    deadline: Timestamp | None = None
+    """When the node goes. Absent: nobody says."""
 
 
 class TrainingJobStatus(Reported):
@@ -386,6 +405,10 @@ class TrainingJobStatus(Reported):
     """How far training is. Absent: the program tells nothing."""
     checkpoint: CheckpointStatus | None = None
     """The last durable checkpoint, of whichever attempt. Absent: none is known."""
+    listens: int | None = None
+    """Number of the attempt whose workers ask for save requests. Absent: none did; SIGTERM is all that reaches them."""
+    save_request: SaveRequestStatus | None = None
+    """The last request to save, because a node goes away."""
     checkpoint_problem: str | None = None
     """Why the latest save failed. Absent: it did not."""
     spec_digest: str | None = None

@@ -41,6 +41,7 @@ from berth.model.workloads import Attempt, Kind, Placement, Ref, Workload
 from berth.planning.actions import (
     Action,
     Admit,
+    AskToSave,
     Expire,
     Finish,
     MakeAttempt,
@@ -77,6 +78,7 @@ class Applier:
     recorder: Recorder
     read_pod: Callable[[Json], PodRecord]  # how a raw Pod becomes a record
     read_job: Callable[[Json], JobRecord]  # how a raw Job does
+    hurry: Callable[[str], None] = lambda uid: None  # the save request of that job is recorded: tell who waits for it
     telling: Telling | None = None  # what attempts are told of the progress endpoint; None: there is none
 
     def assume(self, action: Action) -> None:
@@ -146,6 +148,13 @@ class Applier:
     async def _(self, action: Replace, target: Target) -> None:
         self.recorder.note(action.ref, "Replaced", f"pod {action.pod}: {action.why}", warning=True)
         await self._evict(action.ref.namespace, action.pod, action.pod_uid, self._version(action))
+
+    @_carry_out.register
+    async def _(self, action: AskToSave, target: Target) -> None:
+        asked = replace(target.workload, save_request=action.request)
+        await self._write_status(target, asked, Verdict(action.request.reason, action.message))
+        self.hurry(action.ref.uid)
+        self.recorder.note(action.ref, action.request.reason, action.message, warning=True)
 
     @_carry_out.register
     async def _(self, action: Stop, target: Target) -> None:

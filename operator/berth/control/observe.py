@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from berth.control.records import (
     ATTEMPT_LABEL,
     DEVICE_ANNOTATION,
     GENERATION_ANNOTATION,
+    GPU_RESOURCES,
     PINNED_ANNOTATION,
     UID_LABEL,
     Affinity,
@@ -23,8 +25,10 @@ from berth.control.records import (
     PodRecord,
     whole_number,
 )
+from berth.model.boards import Board
 from berth.model.gpus import WHOLE_BOARD, BoardModel, model_of_product
 from berth.model.nodes import Node, Relayout
+from berth.model.resources import Resources
 from berth.model.workloads import Attempt, Device, Kind, Past, Placement, Pod, PodPhase, Queue, RunPhase, Workload
 from berth.planning.cohorts import defaults
 from berth.planning.fleet import Nodes
@@ -260,7 +264,7 @@ def to_node(record: NodeRecord, report: GPUNodeRecord | None = None, assumed: Re
     node = Node(
         name=record.meta.name,
         labels=labels,
-        allocatable=record.allocatable,
+        allocatable=_usable(record, report),
         taints=record.taints,
         ready=record.ready,
         unschedulable=record.unschedulable,
@@ -268,6 +272,20 @@ def to_node(record: NodeRecord, report: GPUNodeRecord | None = None, assumed: Re
         excluded=_excluded(record) if board else "",
     )
     return noted(node, record, report, assumed)
+
+
+def _usable(record: NodeRecord, report: GPUNodeRecord | None) -> Resources:
+    """What the kubelet offers, without boards that the agent calls unhealthy though the device plugin does not."""
+    boards = report.boards if report else ()
+    if all(board.healthy for board in boards):
+        return record.allocatable
+    sound = [board for board in boards if board.healthy]
+    offered = Counter(name for board in sound for name in _resources(board))
+    return {n: min(v, offered[n]) if n.startswith(GPU_RESOURCES) else v for n, v in record.allocatable.items()}
+
+
+def _resources(board: Board) -> list[str]:
+    return [n for i in board.instances for n in i.profile.resources] if board.mig_enabled else [WHOLE_BOARD]
 
 
 def _board(labels: Mapping[str, str]) -> BoardModel | None:

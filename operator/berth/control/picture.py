@@ -31,7 +31,12 @@ from berth.model.workloads import Attempt
 
 Raw = Mapping[str, Any]
 R = TypeVar("R", bound=Record)
-TOLD = ("progress", "checkpoint", "checkpointProblem")  # fields of a status that the progress endpoint writes
+TOLD = (
+    "progress",
+    "checkpoint",
+    "checkpointProblem",
+    "listens",
+)  # fields of a status that the progress endpoint writes
 REMEMBERED = 10_000  # uids of objects that are gone: more than can go while one answer is on its way
 
 
@@ -327,7 +332,9 @@ def _keep(pods: dict[str, PodRecord], uid: str, pod: PodRecord, sign: int) -> No
 
 def _planned_for(raw: Raw) -> Raw:
     """What of one of our own objects a plan may answer to: not how far a program says it is."""
-    status = {key: value for key, value in (raw.get("status") or {}).items() if key not in TOLD}
+    whole = raw.get("status") or {}
+    status = {key: value for key, value in whole.items() if key not in TOLD}
+    status["answered"] = (whole.get("checkpoint") or {}).get("answers")
     metadata = {key: value for key, value in raw["metadata"].items() if key not in ("resourceVersion", "managedFields")}
     return {**raw, "metadata": metadata, "status": status}
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from berth.control.picture import Picture, Raw
 from berth.control.ports import TRAINING_JOBS, Api, ApiError, Clock, Json, NotFound
 from berth.control.records import ATTEMPT_LABEL, NAME_LABEL, UID_LABEL, PodRecord, whole_number
-from berth.control.status import to_rfc3339
+from berth.control.status import save_request_from, to_rfc3339
+from berth.model.workloads import SaveRequest
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +64,6 @@ class Report:
     problem: str = ""  # why a save failed
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRequest:
-    """Members are to save now, and to go on."""
-
-    id: str
-    reason: str
-    asked_at: float  # seconds since the epoch
-    deadline: float = 0.0  # when it is too late; 0: never
-
-
 @dataclass
 class _Job:
     """What is known of one running attempt."""
@@ -81,9 +72,9 @@ class _Job:
     pending: Json = field(default_factory=dict)  # status fields that are not written yet
     due: float = 0.0  # when to write them
     written: float = 0.0  # when progress was written last
-    request: SaveRequest | None = None  # the latest, answered or not
-    answered: bool = False
+    answers: str = ""  # id of the save request that the latest checkpoint was made for
     saved: Saved | None = None
+    listens: bool = False  # members ask for requests, and status says so or soon will
     waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
 
@@ -113,37 +104,28 @@ class Desk:
             job.due = min(job.due or due, due)
             self._dirty.set()
         if report.checkpoint is not None:
-            self._note_saved(job, report)
+            job.saved, job.answers = report.checkpoint, report.answers or job.answers
         return self._answer(raw, job)
 
     async def next_request(self, caller: Caller, name: str, after: str, seconds: float) -> Json:
         """The answer as soon as there is a request newer than `after`, else when the time is over."""
         raw, job = self._job_of(caller, name)
-        if not self._is_news(job, after):
+        self._note_listening(raw, job)
+        if self._request(raw, job, after) is None:
             waiter = asyncio.get_running_loop().create_future()
             job.waiters.add(waiter)
             try:
                 await asyncio.wait([waiter], timeout=seconds)
             finally:
                 job.waiters.discard(waiter)
-        if not self._is_news(job, after):
-            return self._interval(raw, job)
-        return self._answer(raw, job)
+        return self._answer(self.picture.workloads.get(raw["metadata"]["uid"], raw), job, after)
 
-    def ask(self, uid: str, attempt: int, reason: str, deadline: float = 0.0) -> SaveRequest:
-        """Ask all members of a job to save; who polls hears of it at once."""
-        job = self._known(uid, attempt)
-        now = self.clock()
-        job.request, job.answered = SaveRequest(f"{attempt}-{int(now * 1000)}", reason, now, deadline), False
-        for waiter in job.waiters:
+    def hurry(self, uid: str) -> None:
+        """There is a new save request in a job's status: who waits for one hears of it at once."""
+        job = self._jobs.get(uid)
+        for waiter in job.waiters if job else ():
             if not waiter.done():
                 waiter.set_result(None)
-        return job.request
-
-    def answered(self, uid: str) -> bool:
-        """Whether the latest request led to a durable checkpoint."""
-        job = self._jobs.get(uid)
-        return job is not None and job.answered
 
     def saved(self, uid: str) -> Saved | None:
         """The latest durable checkpoint of a live attempt that this process heard of."""
@@ -225,20 +207,28 @@ class Desk:
             job = self._jobs[uid] = _Job(attempt)
         return job
 
-    def _note_saved(self, job: _Job, report: Report) -> None:
-        job.saved = report.checkpoint
-        job.answered = job.answered or (job.request is not None and report.answers == job.request.id)
+    def _note_listening(self, raw: Raw, job: _Job) -> None:
+        """Who listens is asked before it is stopped: status tells, also to the operator that comes after this one."""
+        if not job.listens and (raw.get("status") or {}).get("listens") != job.attempt:
+            job.pending["listens"], job.due = job.attempt, self.clock()
+            self._dirty.set()
+        job.listens = True
 
-    def _is_news(self, job: _Job, after: str) -> bool:
-        return job.request is not None and not job.answered and job.request.id != after
+    def _request(self, raw: Raw, job: _Job, after: str = "") -> SaveRequest | None:
+        """What the members are still to be asked, unless they know: `after` is what they were asked last."""
+        status = raw.get("status") or {}
+        request = save_request_from(status.get("saveRequest"))
+        answered = job.answers or (status.get("checkpoint") or {}).get("answers")
+        if request is None or request.attempt != job.attempt or request.id in (answered, after):
+            return None
+        return request
 
-    def _answer(self, raw: Raw, job: _Job) -> Json:
+    def _answer(self, raw: Raw, job: _Job, after: str = "") -> Json:
         answer = self._interval(raw, job)
-        if job.request is not None and not job.answered:
-            request = {"id": job.request.id, "reason": job.request.reason}
-            if job.request.deadline:
-                request["deadline"] = to_rfc3339(job.request.deadline)
-            answer["saveRequest"] = request
+        if (request := self._request(raw, job, after)) is not None:
+            asked = answer["saveRequest"] = {"id": request.id, "reason": request.reason}
+            if request.deadline:
+                asked["deadline"] = to_rfc3339(request.deadline)
         return answer
 
     def _interval(self, raw: Raw, job: _Job) -> Json:
@@ -251,7 +241,8 @@ class Desk:
         if report.step is not None or report.percent is not None:
             fields["progress"] = _progress_status(report, now)
         if report.checkpoint is not None:
-            fields["checkpoint"] = _saved_status(job.attempt, report.checkpoint)
+            answers = report.answers or job.answers
+            fields["checkpoint"] = _saved_status(job.attempt, report.checkpoint) | {"answers": answers or None}
             fields["checkpointProblem"] = None
         if report.problem:
             fields["checkpointProblem"] = report.problem

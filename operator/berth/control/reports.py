@@ -19,6 +19,7 @@ from berth.control.status import (
     placement_status,
     ranks_text,
     resized_status,
+    save_request_status,
     to_rfc3339,
     verdict_status,
     with_condition,
@@ -69,6 +70,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         "moved": moved_status(workload.moved),
         "resized": resized_status(workload.resized),
         "notBefore": _time(workload.not_before),
+        "saveRequest": save_request_status(workload.save_request),
         "finishedAt": _time(workload.finished_at),
         "conditions": list(conditions.items),
     }

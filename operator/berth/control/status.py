@@ -8,7 +8,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize
+from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize, SaveRequest
 from berth.planning.fairness import HOUR, Standing, counted
 
 MOST_RANKS = 10_000  # as many as a TrainingJob may have workers
@@ -104,6 +104,28 @@ def claim_from(status: Mapping[str, Any] | None) -> Claim | None:
         return None
     ref = Ref(Kind(status["kind"]), status["namespace"], status["name"], status["uid"])
     return Claim(ref, status["attempt"])
+
+
+def save_request_status(request: SaveRequest | None) -> Json | None:
+    """What an attempt's members were asked, as status states it."""
+    if request is None:
+        return None
+    return {
+        "id": request.id,
+        "attempt": request.attempt,
+        "reason": request.reason,
+        "node": request.node,
+        "time": to_rfc3339(request.at),
+        "deadline": to_rfc3339(request.deadline) if request.deadline else None,
+    }
+
+
+def save_request_from(status: Mapping[str, Any] | None) -> SaveRequest | None:
+    """The inverse of `save_request_status`."""
+    if not status:
+        return None
+    at, deadline = from_rfc3339(status["time"]), from_rfc3339(status.get("deadline"))
+    return SaveRequest(status["id"], status["attempt"], status["reason"], status["node"], at, deadline)
 
 
 def was_accepted(raw: Mapping[str, Any]) -> bool:

@@ -210,6 +210,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRequest:
+    """All members of an attempt are to save now, and to go on: the attempt is to be stopped once they have."""
+
+    id: str  # what the checkpoint that answers it names
+    attempt: int
+    reason: str  # of the interruption, such as "SpotInterruption"
+    node: str  # the first that goes away
+    at: float  # when they were asked, in seconds since the epoch
+    deadline: float = 0.0  # when the node goes; 0: nobody says
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     """An elastic gang stops to go on with another number of members."""
 
@@ -249,6 +261,10 @@ class Workload:
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
+    saved_for: str = ""  # id of the save request that this checkpoint answers; "": of none
+    save_request: SaveRequest | None = None  # the last one
+    listens: int = 0  # number of the attempt whose members ask for save requests; 0: none did
+    grace_seconds: float = 30.0  # from SIGTERM to SIGKILL
     expected_end: float = 0.0  # when the live attempt itself expects to be done; 0: it does not say
     gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from berth.model.nodes import Relayout, Trouble
 from berth.model.reasons import Verdict
-from berth.model.workloads import Claim, Device, Placement, Ref, Resize
+from berth.model.workloads import Claim, Device, Placement, Ref, Resize, SaveRequest
 from berth.planning.fairness import Standing
 
 
@@ -62,12 +62,21 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class AskToSave:
+    """Record the request in the TrainingJob's status; whoever polls for it is answered at once, and later ones too."""
+
+    ref: Ref
+    request: SaveRequest
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the live attempt: record why, suspend its Job, and once its pods are gone, release its room.
 
     `reason`: "Suspended", "MaxRuntimeExceeded" (final: the job failed), "Requeued" (it waits for a new place),
     "Consolidated" (it goes elsewhere, so that another fits), "Preempted" or "Reclaimed" (it gives way), "Resized" (it
-    goes on with more members, or with no more than it would like).
+    goes on with more members, or with no more than it would like), "NodeLost", or the reason of an interruption.
     """
 
     ref: Ref
@@ -133,7 +142,7 @@ class Shed:
     whole: bool = False  # the service as a whole: its pods are deleted, since its disruption budget would keep some
 
 
-Action = Admit | MakeAttempt | Pin | Move | Replace | Stop | Release | Finish | Expire | Serve | Shed
+Action = Admit | MakeAttempt | Pin | Move | Replace | AskToSave | Stop | Release | Finish | Expire | Serve | Shed
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ def why_not(node: Node, shape: PodShape) -> str:
         return "not ready"
     if node.unschedulable:
         return "cordoned"
+    if node.interruption is not None:
+        return f"about to go away ({node.interruption.reason})"
     if node.excluded:
         return f"left out ({node.excluded})"
     if node.relayout is not None:

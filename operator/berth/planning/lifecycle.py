@@ -19,6 +19,7 @@ from berth.model.workloads import (
 )
 from berth.planning.actions import Action, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
 from berth.planning.cohorts import stopped
+from berth.planning.interruptions import NODE_LOST, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
 from berth.planning.scratch import Scratch
 from berth.planning.verdicts import PLACED, where
@@ -52,6 +53,12 @@ class Live:
     def done(self) -> frozenset[int]:
         """The ranks that are known to have ended well and undisturbed: a pod that was told to end proves nothing."""
         return self.attempt.done | {p.index for p in self.pods if p.phase is PodPhase.SUCCEEDED and not p.terminating}
+
+    @property
+    def undone(self) -> list[Pod]:
+        """The pods of the members that have not ended well."""
+        done = self.done
+        return [pod for i, pod in self.members.items() if i not in done]
 
     @property
     def missing(self) -> list[int]:
@@ -133,6 +140,11 @@ def advance(s: Scratch, run: Live) -> None:
         _stop(s, run, "MaxRuntimeExceeded", f"ran for longer than spec.maxRuntime ({w.max_runtime_seconds:g} s)")
     elif why := _broken(run):
         _stop(s, run, "Requeued", f"{why}: planned anew", not_before=s.now)
+    elif gone := lost(s, run.undone):
+        what = f"{gone.node}, which worker {gone.index} is on, is gone or not heard of"
+        _stop(s, run, NODE_LOST, f"{what}: its gang goes on elsewhere from its last checkpoint", not_before=s.now)
+    elif threat := threat_to(s, w, run.undone):
+        leave(s, w, attempt, threat)
     elif attempt.phase is RunPhase.ABSENT:
         if not _late(s, run):
             s.decide(w.ref, _running(s, run), MakeAttempt(w.ref, attempt.number, attempt.placement))
@@ -194,7 +206,7 @@ def _end(s: Scratch, run: Live) -> None:
         s.decide(w.ref, verdict, again)
         return
     done: tuple[Action, ...] = ()
-    if all(pod.phase in ENDED for pod in run.pods):
+    if all(pod.phase in ENDED or is_out_of_reach(s, pod) for pod in run.pods):
         if attempt.stopping == "MaxRuntimeExceeded":
             done = (Finish(w.ref, attempt.number, "Failed", attempt.stopping, message),)
         else:

@@ -12,6 +12,7 @@ from berth.planning.actions import Pin, Replace, Serve
 from berth.planning.admission import choices, fields_of
 from berth.planning.cohorts import stopped
 from berth.planning.field import Field
+from berth.planning.interruptions import threat_to
 from berth.planning.lifecycle import ON_NODES
 from berth.planning.moves import MOST_DOUBLINGS, nearest
 from berth.planning.options import boards_of, demand_for, name_of
@@ -59,7 +60,20 @@ def serve(s: Scratch, w: Workload, request: Request, *, promised: bool = False) 
         verdict = _verdict(s, w, request, device, held, pins)
         if stop and len(held) < request.workers:
             verdict = replace(verdict, reason=Reason.QUEUE_STOPPED, message=f"{verdict.message}; {stop}")
-        s.decide(w.ref, verdict, *replacing, *pins)
+        leaving = [] if stop else _leaving(s, w, request, device, held)
+        s.decide(w.ref, verdict, *replacing, *leaving, *pins)
+
+
+def _leaving(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod]) -> list[Replace]:
+    """Replicas whose nodes go away: as many as others have room for, and as its disruption budget can spare."""
+    threats = [(threat, pod) for pod in held if (threat := threat_to(s, w, [pod])) is not None]
+    field = s.open_field(request.shape, device, _shunned(s, w)) if threats else None
+    if field is None:
+        return []
+    spare = sum(pod.phase is PodPhase.READY for pod in held) - w.least_replicas
+    room = most_that_fit(field, gang_of(request, device, s.fleet.levels, len(threats)))
+    threats.sort(key=lambda one: (one[0].interruption.deadline or inf, one[1].name))
+    return [Replace(w.ref, pod.name, pod.uid, str(threat)) for threat, pod in threats[: max(0, min(spare, room))]]
 
 
 def _is_stuck(s: Scratch, pod: Pod) -> bool:

@@ -118,6 +118,7 @@ class Policy:
     stale_seconds: float = 180.0  # a node whose agent was not heard for longer is not laid out anew
     relayout_timeout_seconds: float = 300.0  # an attempt to lay out boards that takes longer is begun again
     relayout_pause_seconds: float = 600.0  # a board that Berth laid out is not laid out again before
+    lost_seconds: float = 10.0  # a node that is not heard of, or can't run pods, for longer is given up
     default_queue: str = "default"  # unlimited, even where no such Queue object exists
     half_life_hours: float = 168.0  # a week: who worked at night or over a weekend has not had more than its share
     consolidation: Consolidating = field(default_factory=Consolidating)
