@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from berth.model.nodes import Node
-from berth.model.workloads import Claim, Demand, Queue, Ref, Resize, Workload
+from berth.model.workloads import Claim, Demand, Device, Queue, Ref, Resize, Workload
 from berth.planning.actions import Admit, Plan, Stop
 from berth.planning.estimates import Estimates
 from berth.planning.explain import explain
@@ -261,6 +261,18 @@ def test_it_grows_where_that_outweighs_the_restart() -> None:
     assert (stop.reason, stop.resize) == ("Resized", Resize(2, 4, 8))
     expected = "grows from 4 to 8 workers: 4 boards that nobody waits for bring 188.0 board-hours until it ends; "
     assert stop.message == expected + "the restart and 5 min of work since its last checkpoint or start cost 0.6"
+
+
+def test_a_start_that_is_kept_in_another_tree_does_not_hold_it_to_its_size() -> None:
+    tree = [Queue("root"), Queue("owns", {"H100": 8}, parent="root"), Queue("borrows", {"H100": 0}, parent="root")]
+    a100 = Device("A100-80GB", "nvidia.com/gpu", 8)
+    busy = on(a_job("busy", gpus=8, models=("A100",), queue="other"), "n2", device=a100)
+    waits = a_job("waits", gpus=8, models=("A100",), queue="other")
+    nodes = [*EIGHT, a_node("n2", board="A100-80GB"), a_node("n3", board="A100-80GB")]
+    gang = on(elastic(bounds=(2, 8), queue="borrows"), *["n1"] * 4, saved_at=NOW, estimated_seconds=24 * HOUR)
+    made = decided(nodes, gang, busy, waits, queues=[*tree, Queue("other", {"A100": 8})])
+    assert verdict_of(made, "waits").reason == "WaitingForQuota"
+    assert [stop.resize and stop.resize.after for stop in only(made, Stop)] == [8]
 
 
 def test_it_does_not_grow_just_before_its_end() -> None:

@@ -64,6 +64,25 @@ def as_if_ended(s: Scratch, ended: Iterable[Holder]) -> Iterator[None]:
         _count(s, gone, 1)
 
 
+@contextmanager
+def as_if_restarting(s: Scratch, ended: Iterable[Holder]) -> Iterator[None]:
+    """The same, and as if they were not there when starts come that are kept for others: they are placed anew."""
+    gone = list(ended)
+    with as_if_ended(s, gone):
+        _count_later(s, gone, -1)
+        try:
+            yield
+        finally:
+            _count_later(s, gone, 1)
+
+
+def _count_later(s: Scratch, ended: Iterable[Holder], sign: int) -> None:
+    for one in ended:
+        taken = [(node, {name: sign * n for name, n in needs.items()}) for node, needs in one.held]
+        for kept in s.reserved:
+            kept.count(one.workload, one.device, taken, s.model(one.device.model), sign * one.boards)
+
+
 def _count(s: Scratch, ended: Iterable[Holder], sign: int) -> None:
     for one in ended:
         for node, needs in one.held:

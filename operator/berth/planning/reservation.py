@@ -92,7 +92,7 @@ def _with_room(s: Scratch, w: Workload, request: Request, choice: Choice) -> Hel
     for node in nodes:
         room.take(room.pool.index[node], field.needs)
     kept = _reservation(s, w, device, before, nodes)
-    return Held(kept, w.queue, room, _quota_then(s, w, request, choice, before), _closed(s))
+    return Held(kept, w.queue, room, _quota_then(s, w, request, choice, before), _uids(before), _closed(s))
 
 
 def _first_fit(
@@ -133,7 +133,8 @@ def _with_quota(s: Scratch, w: Workload, request: Request, choice: Choice) -> He
         left = quota.left(w.queue, model)
         if left is None or left >= needed:
             quota.charge(w.queue, model, needed)
-            return Held(_reservation(s, w, device, ends[:count], ()), w.queue, None, quota, _closed(s))
+            kept = _reservation(s, w, device, ends[:count], ())
+            return Held(kept, w.queue, None, quota, _uids(ends[:count]), _closed(s))
     return None
 
 
@@ -214,6 +215,10 @@ def _least(most: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return high
+
+
+def _uids(ends: Iterable[Ending]) -> frozenset[str]:
+    return frozenset(end.workload.ref.uid for end in ends)
 
 
 def _give_back(s: Scratch, quota: Quota, end: Ending) -> None:

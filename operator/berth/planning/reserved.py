@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,12 +10,16 @@ from fractions import Fraction
 import numpy as np
 
 from berth.model.gpus import BoardModel
-from berth.model.workloads import Device, Ref
+from berth.model.workloads import Device, Ref, Workload
 from berth.planning.endings import Ending
 from berth.planning.field import Field
 from berth.planning.fleet import Ints
 from berth.planning.ledger import Room
 from berth.planning.quota import Quota
+
+
+Taken = Iterable[tuple[str, Mapping[str, int]]]
+"""Nodes, and what is taken of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Held:
     queue: str
     room: Room | None  # of its pool; None: it keeps no room
     quota: Quota | None  # None: its queue is unlimited
+    gave_back: frozenset[str] = frozenset()  # uids of the work that is counted as ended by then
     closed: bool = False  # nobody may use anything of its pool, or of its queue
     _fields: dict[object, Field] = field(default_factory=dict)
 
@@ -54,6 +59,18 @@ class Held:
         known = self._fields.get(key)
         known = self._fields[key] = now.on(self.room) if known is None else known.refresh()
         return known
+
+    def count(self, w: Workload, device: Device, taken: Taken, model: BoardModel, boards: Fraction) -> None:
+        """Count what a workload takes that runs now (with negative amounts: gives back), if it still does by then."""
+        ended = w.ref.uid in self.gave_back
+        if self.room is not None and not ended and self.reservation.device.model == device.model:
+            for node, needs in taken:
+                if (index := self.room.pool.index.get(node)) is not None:
+                    self.room.take(index, needs)
+        if self.quota is not None:
+            root = self.quota.cohorts.root
+            if not ended or root(w.queue) != root(self.queue):
+                self.quota.charge(w.queue, model, boards)
 
     def left(self, queue: str, model: BoardModel) -> Fraction | None:
         """Boards that a queue may take, and keep when the reservation starts; None: any number.

@@ -25,7 +25,7 @@ from berth.planning.admission import (
     problem_of,
     settle,
 )
-from berth.planning.freeing import Holder, as_if_ended
+from berth.planning.freeing import Holder, as_if_restarting
 from berth.planning.ledger import needs_of
 from berth.planning.lost import lost_seconds
 from berth.planning.options import boards_of
@@ -228,7 +228,7 @@ def _enough(s: Scratch, w: Workload, beyond: Sequence[Holder]) -> list[Holder]:
     until = s.estimates.end_if_admitted(w, least.workers)
 
     def fits(some: Sequence[Holder]) -> bool:
-        with as_if_ended(s, some), s.reserved.without(w.ref):
+        with as_if_restarting(s, some), s.reserved.without(w.ref):
             return fit(s, w, least, until) is not None
 
     chosen = sorted(beyond, key=lambda one: one.key)
@@ -335,7 +335,7 @@ def _larger(s: Scratch, w: Workload, placement: Placement) -> Fit | None:
     def works(members: int) -> Fit | None:
         return fit(s, fresh, request.at(members), s.estimates.end_if_admitted(w, members), device)
 
-    with as_if_ended(s, [Holder(w, tuple(_held(w, placement)), device, boards, 0.0)]):
+    with as_if_restarting(s, [Holder(w, tuple(_held(w, placement)), device, boards, 0.0)]):
         return largest(sizes, works)
 
 
