@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from berth.adapters.records import Claim, Decoder, Deployment, Job, Node, Pod, PriorityClass, Volume, read_pod
+from berth.adapters.records import Claim, Decoder, Deployment, GPUNode, Job, Node, Pod, PriorityClass, Volume, read_pod
 from berth.control.records import PodRecord
-from berth.model.nodes import Taint
+from berth.model.nodes import Interruption, Taint
 from berth.model.workloads import Requirement
 
 METADATA = {
@@ -128,6 +128,37 @@ def test_a_node() -> None:
 def test_a_node_that_is_not_ready(status: str) -> None:
     assert not decoded(Node, status={"conditions": [{"type": "Ready", "status": status}]}).ready
     assert not decoded(Node).ready
+
+
+def test_since_when_a_node_is_not_ready() -> None:
+    condition = {"type": "Ready", "status": "Unknown", "lastTransitionTime": "1970-01-01T00:01:40Z"}
+    assert decoded(Node, status={"conditions": [condition]}).unready_since == 100.0
+    assert decoded(Node, status={"conditions": [condition | {"status": "True"}]}).unready_since == 0.0
+    assert decoded(Node).unready_since == 0.0
+
+
+def test_conditions_that_announce_an_event_are_read_while_they_hold() -> None:
+    announced = {"type": "VMEventScheduled", "status": "True", "message": "Preempt Scheduled: soon"}
+    ended = {"type": "PreemptScheduled", "status": "False"}
+    other = {"type": "MemoryPressure", "status": "True", "message": "little is left"}
+    node = decoded(Node, status={"conditions": [announced, ended, other]})
+    assert node.announced == (("VMEventScheduled", "Preempt Scheduled: soon"),)
+
+
+def test_what_an_agent_heard_of_its_nodes_end() -> None:
+    heard = {"reason": "SpotInterruption", "source": "EC2 instance metadata", "noticedAt": "1970-01-01T00:00:01Z"}
+    status = {"interruption": heard | {"deadline": "1970-01-01T00:02:00Z"}}
+    assert decoded(GPUNode, status=status).interruption == Interruption(
+        "SpotInterruption", "EC2 instance metadata", 120.0
+    )
+    assert decoded(GPUNode, status={"interruption": heard}).interruption == Interruption(
+        "SpotInterruption", "EC2 instance metadata"
+    )
+
+
+@pytest.mark.parametrize("bad", [None, "soon", [], {}, {"reason": "Boredom", "source": "me"}, {"reason": ["Drain"]}])
+def test_an_interruption_that_is_none_is_left_out(bad: object) -> None:
+    assert decoded(GPUNode, status={"interruption": bad}).interruption is None
 
 
 def test_a_volume_and_the_nodes_that_reach_it() -> None:

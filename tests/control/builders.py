@@ -131,11 +131,13 @@ def a_node_record(name: str, *, version: int = 1, labels: Mapping[str, str] | No
             version=version,
             labels={"kubernetes.io/hostname": name, **(labels or {})},
             created=more.pop("created", 0.0),
+            annotations=more.pop("annotations", {}),
         ),
         more.pop("allocatable", {"nvidia.com/gpu": 8}),
         more.pop("taints", ()),
         more.pop("ready", True),
         more.pop("unschedulable", False),
+        **more,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from berth.control.interruptions import CONDITIONS, reported
 from berth.control.ports import Json
 from berth.control.records import (
     ClaimRecord,
@@ -96,9 +97,13 @@ class _NodeSpec(_Struct):
     unschedulable: bool = False
 
 
+class _NodeCondition(_Condition):
+    last_transition_time: datetime | None = None
+
+
 class _NodeStatus(_Struct):
     allocatable: Text = {}
-    conditions: list[_Condition] = []
+    conditions: list[_NodeCondition] = []
 
 
 class Node(_Struct):
@@ -110,12 +115,17 @@ class Node(_Struct):
 
     def read(self) -> NodeRecord:
         """The record."""
+        conditions = self.status.conditions
+        ready = next((c for c in conditions if c.type == "Ready"), None)
+        left = ready.last_transition_time if ready and ready.status != "True" else None
         return NodeRecord(
             meta=self.metadata.read(),
             allocatable=to_units(self.status.allocatable),
             taints=tuple(Taint(t.key, t.value, t.effect) for t in self.spec.taints),
-            ready=_holds(self.status.conditions, "Ready") is not None,
+            ready=ready is not None and ready.status == "True",
             unschedulable=self.spec.unschedulable,
+            unready_since=left.timestamp() if left else 0.0,
+            announced=tuple((c.type, c.message) for c in conditions if c.type in CONDITIONS and c.status == "True"),
         )
 
 
@@ -336,6 +346,7 @@ class _GPUNodeMeta(ObjectMeta):
 
 
 class _GPUNodeStatus(_Struct):
+    interruption: Any = None
     boards: list[_Board] | None = None
     links: list[list[int]] | None = None
     observed_time: datetime | None = None
@@ -364,6 +375,7 @@ class GPUNode(_Struct):
             current=status.observed_generation == self.metadata.generation,
             laid_out=condition.reason if condition else "",
             message=condition.message if condition else "",
+            interruption=reported(status.interruption),
         )
 
 

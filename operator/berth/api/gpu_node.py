@@ -116,6 +116,20 @@ class Counts(Reported):
     """Whole boards and MIG instances that a pod holds."""
 
 
+class Interruption(Reported):
+    """What the cloud's metadata service says is about to happen to the node."""
+
+    reason: Literal["SpotInterruption", "NodeTermination", "Maintenance"]
+    """What it is: SpotInterruption (the cloud takes a spot node back), NodeTermination (the machine is being deleted)
+    or Maintenance (it is rebooted, moved or stopped)."""
+    source: str
+    """Who says so, such as EC2 instance metadata."""
+    noticed_at: Timestamp
+    """When the agent heard of it."""
+    deadline: Timestamp | None = None
+    """When it happens. Absent: nobody says."""
+
+
 class GPUNodeStatus(Reported):
     """What the agent sees. The object has the node's name."""
 
@@ -135,6 +149,8 @@ class GPUNodeStatus(Reported):
     """The node's GPUs."""
     counts: Counts | None = None
     """Totals, for printing."""
+    interruption: Interruption | None = None
+    """What the agent heard of the node's end. Absent: nothing."""
     links: list[list[int]] | None = Field(None, json_schema_extra=_ATOMIC)
     """NVLinks between each two boards: row i, column j counts those between boards i and j. Absent: every board has
     all the others in reach, through NVSwitch, or none."""
@@ -155,6 +171,7 @@ GPU_NODE = CustomResource(
         Column("Instances", ".status.counts.instances", "MIG instances", type="integer"),
         Column("Held", ".status.counts.held", "Whole boards and MIG instances that a pod holds", type="integer"),
         Column("Laid-Out", ".status.conditions[?(@.type=='LaidOut')].reason", "How far the wanted layouts are"),
+        Column("Interruption", ".status.interruption.reason", "Why the node is about to go, if it is"),
         Column("Observed", ".status.observedTime", "Time since the agent last looked", type="date", wide=True),
     ),
 )

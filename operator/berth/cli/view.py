@@ -59,7 +59,7 @@ def of_file(file: Path) -> View:
 def _view(saved: Saved, sight: Sight) -> View:
     config, assumed = _config(saved.config, saved.config_unknown)
     observer = Observer(sight.picture, Convert(_conversion(sight, config), to_queue))
-    snapshot = observer.snapshot()
+    snapshot = observer.snapshot(saved.at)
     return View(snapshot, config, saved.at, saved.namespace, (*assumed, *saved.notes), observer.converted, saved)
 
 

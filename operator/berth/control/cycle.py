@@ -120,8 +120,9 @@ class Cycle:
         """What to plan on."""
         start, now = perf_counter(), self.clock()
         self._prune()
-        wake_at = self._validate(now)
-        snapshot = self.observer.snapshot()
+        judged = self._validate(now)
+        snapshot = self.observer.snapshot(now)
+        wake_at = min((at for at in (judged, self.observer.wake_at) if at is not None), default=None)
         versions = {uid: version_of(raw) for uid, raw in self.picture.workloads.items()}
         return Seen(snapshot, now, start, versions, frozenset(self._tasks), wake_at)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from berth.control.interruptions import interruption_of, lost_since, unreadable, wakes_at
 from berth.control.layouts import noted
 from berth.control.picture import Picture, Raw, version_of
 from berth.control.records import (
@@ -64,11 +65,18 @@ class Observer:
     _claiming: set[str] = field(default_factory=set)  # uids of workloads that name claims
     _seen: int = -1  # the picture's generation at the last snapshot
     _defaults: Mapping[str, str] = field(default_factory=dict)  # the queue of work that names none, by namespace
+    _coming: dict[str, float] = field(default_factory=dict)  # by node: when what is planned for it begins to count
+    _unreadable: dict[str, str] = field(default_factory=dict)  # by node: what its annotations say that is no time
 
-    def snapshot(self) -> Snapshot:
-        """The planner's view of this moment."""
+    @property
+    def wake_at(self) -> float | None:
+        """When time alone changes a node, in seconds since the epoch."""
+        return min(self._coming.values(), default=None)
+
+    def snapshot(self, now: float = 0.0) -> Snapshot:
+        """The planner's view of this moment; maintenance that begins long after `now` is left out."""
         picture = self.picture
-        self._refresh_nodes()
+        self._refresh_nodes(now)
         queues = {q.name: self._with_past(q) for q in map(self.convert.queue, picture.queues.values())}
         self._refresh(defaults(queues))
         return Snapshot(
@@ -117,22 +125,36 @@ class Observer:
             )
             return None
 
-    def _refresh_nodes(self) -> None:
+    def _refresh_nodes(self, now: float) -> None:
         """Bring the nodes up to date; while none differs they stay the same object, which keeps its arrangement."""
         picture = self.picture
         changed, picture.changed_nodes = picture.changed_nodes, set()
+        changed |= {name for name, at in self._coming.items() if at <= now}
         if not changed:
             return
         fresh = dict(self._nodes)
         for name in changed:
             record = picture.nodes.get("", name)
+            self._coming.pop(name, None)
             if record is None or record.meta.deleting:
                 fresh.pop(name, None)
+                self._unreadable.pop(name, None)
             else:
                 report = picture.gpu_nodes.get("", name)
-                fresh[name] = to_node(record, report, picture.assumed_relayouts.get(name))
+                fresh[name] = to_node(record, report, picture.assumed_relayouts.get(name), now)
+                self._watch(record, report, now)
         if fresh != dict(self._nodes):
             self._nodes = Nodes(fresh)
+
+    def _watch(self, record: NodeRecord, report: GPUNodeRecord | None, now: float) -> None:
+        """Remember when a node changes by itself, and say once what can't be read there."""
+        name, bad = record.meta.name, unreadable(record)
+        at = wakes_at(record, report, now)
+        if at is not None:
+            self._coming[name] = at
+        if bad and bad != self._unreadable.get(name):
+            log.warning("node %s: left out, %s", name, bad)
+        self._unreadable[name] = bad
 
     def _refresh(self, defaults: Mapping[str, str]) -> None:
         picture = self.picture
@@ -254,8 +276,10 @@ class Observer:
         return volume.affinity if volume else ()
 
 
-def to_node(record: NodeRecord, report: GPUNodeRecord | None = None, assumed: Relayout | None = None) -> Node:
-    """The planner's view of a node: which boards it has, why they can't serve demands, if so, and what is under way.
+def to_node(
+    record: NodeRecord, report: GPUNodeRecord | None = None, assumed: Relayout | None = None, now: float = 0.0
+) -> Node:
+    """The planner's view of a node: which boards it has, why they can't serve demands, what is under way or coming.
 
     `assumed` is a re-layout that is being begun, and that the node does not show yet.
     """
@@ -270,6 +294,8 @@ def to_node(record: NodeRecord, report: GPUNodeRecord | None = None, assumed: Re
         unschedulable=record.unschedulable,
         board=board,
         excluded=_excluded(record) if board else "",
+        interruption=interruption_of(record, report, now),
+        lost_since=lost_since(record),
     )
     return noted(node, record, report, assumed)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from berth.control.interruptions import ANNOTATIONS as INTERRUPTIONS
 from berth.control.ports import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS, Resource
 from berth.control.records import (
     LAYOUT_ANNOTATION,
@@ -353,14 +354,15 @@ def _reach(record: Record | None) -> Any:
 
 
 def _without_version(node: NodeRecord) -> tuple[Any, ...]:
-    note = node.meta.annotations.get(LAYOUT_ANNOTATION)
-    return (node.meta.labels, note, node.allocatable, node.taints, node.ready, node.unschedulable, node.meta.deleting)
+    notes = tuple(node.meta.annotations.get(name) for name in (LAYOUT_ANNOTATION, *INTERRUPTIONS))
+    state = (node.ready, node.unready_since, node.unschedulable, node.announced, node.meta.deleting)
+    return (node.meta.labels, notes, node.allocatable, node.taints, state)
 
 
 def _without_time(report: GPUNodeRecord) -> tuple[Any, ...]:
     note = report.meta.annotations.get(LAYOUT_ANNOTATION)
     done = (report.lays_out, report.current, report.laid_out, report.message)
-    return (report.boards, report.links, note, done, report.meta.deleting)
+    return (report.boards, report.links, note, done, report.interruption, report.meta.deleting)
 
 
 def _name(pod: PodRecord) -> str:

@@ -48,6 +48,10 @@ class NodeRecord:
     taints: tuple[Taint, ...]
     ready: bool
     unschedulable: bool
+    unready_since: float = (
+        0.0  # when its condition Ready left True, in seconds since the epoch; 0: it holds, or never was
+    )
+    announced: tuple[tuple[str, str], ...] = ()  # conditions that announce an event of the cloud, with their messages
 
 
 @dataclass(frozen=True, slots=True)
