@@ -17,7 +17,6 @@ from berth.planning.fleet import Ints
 from berth.planning.ledger import Room
 from berth.planning.quota import Quota
 
-
 Taken = Iterable[tuple[str, Mapping[str, int]]]
 """Nodes, and what is taken of each."""
 
