@@ -1,4 +1,4 @@
-"""Command line: `python -m e2e.fakegpu fleet|plugin|agent|manifests|set-health`."""
+"""Command line: `python -m e2e.fakegpu fleet|plugin|agent|metadata|manifests|set-health`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pathlib import Path
 import yaml
 
 from berth.adapters.kube import connect as berth_connect
-from berth.agent.program import Settings
+from berth.agent.program import Interruptions, Settings
 from berth.agent.program import run as run_agent
 from e2e.fakegpu.agent import GPUS_SOCKET, RealNode
 from e2e.fakegpu.agents import Agents
-from e2e.fakegpu.deploy import SHARED, plugin_manifests
+from e2e.fakegpu.deploy import METADATA_PORT, SHARED, plugin_manifests
 from e2e.fakegpu.driver import RemoteDriver
 from e2e.fakegpu.fleet import FleetError, load_fleet, preset_names
 from e2e.fakegpu.kube import ApiError, connect
 from e2e.fakegpu.kwok import KwokFleet
+from e2e.fakegpu.metadata import serve
 from e2e.fakegpu.objects import UNHEALTHY
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     plugin.add_argument("--kubeconfig")
     plugin.add_argument("--kubelet", type=Path, default=Path("/var/lib/kubelet"), help="its root folder")
     plugin.add_argument("--shared", type=Path, default=Path(SHARED), help="folder of the socket that an agent uses")
+    plugin.add_argument("--metadata-port", type=int, default=0, help="of fake metadata services; 0: none")
     plugin.set_defaults(run=_plugin)
     agent = commands.add_parser("agent", help="the real node agent, on the simulated boards that `plugin` serves")
     agent.add_argument("--node", required=True)
@@ -58,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--pod-resources", type=Path, default=Path("/var/lib/kubelet/pod-resources/kubelet.sock"))
     agent.add_argument("--health-port", type=int, default=8082)
     agent.add_argument("--shared", type=Path, default=Path(SHARED))
+    agent.add_argument("--interruptions", type=Interruptions, choices=list(Interruptions), default=Interruptions.NONE)
+    agent.add_argument("--metadata-endpoint", default="")
     agent.set_defaults(run=_agent)
+    metadata = commands.add_parser("metadata", help="fake metadata services of clouds, for any machines")
+    metadata.add_argument("--port", type=int, default=METADATA_PORT)
+    metadata.set_defaults(run=_metadata)
     manifests = commands.add_parser("manifests", help="print what runs the plugin on a cluster's real nodes")
     manifests.add_argument("--image", required=True)
     manifests.add_argument("--fleet", default="kind", help="a preset of the image")
@@ -103,13 +110,29 @@ async def _play(players: KwokFleet, kubeconfig: str | None) -> None:
 async def _plugin(args: argparse.Namespace) -> int:
     fleet = load_fleet(args.fleet)
     async with connect(args.kubeconfig) as kube:
-        await RealNode(kube, fleet, args.node, args.kubelet, args.shared).run()
+        node = RealNode(kube, fleet, args.node, args.kubelet, args.shared)
+        async with asyncio.TaskGroup() as group:
+            if args.metadata_port:
+                group.create_task(serve(args.metadata_port))
+            group.create_task(node.run())
+    return 0
+
+
+async def _metadata(args: argparse.Namespace) -> int:
+    await serve(args.port)
     return 0
 
 
 async def _agent(args: argparse.Namespace) -> int:
     driver = RemoteDriver(args.shared / GPUS_SOCKET)
-    settings = Settings(args.node, args.pod_resources, args.health_port, kubeconfig=args.kubeconfig)
+    settings = Settings(
+        args.node,
+        args.pod_resources,
+        args.health_port,
+        kubeconfig=args.kubeconfig,
+        interruptions=args.interruptions,
+        metadata_address=args.metadata_endpoint,
+    )
     return await run_agent(settings, gpus=driver, plugin=driver)
 
 

@@ -9,6 +9,7 @@ NAMESPACE = "gpu-operator"
 NAME = "berth-fakegpu"
 KUBELET = "/var/lib/kubelet"
 SHARED = "/run/berth-fakegpu"  # where the real node agent finds the simulated boards
+METADATA_PORT = 8765  # of the fake metadata services, in the plugin's pod on each node
 
 Manifest = dict[str, Any]
 
@@ -24,8 +25,11 @@ def plugin_manifests(image: str, fleet: str = "kind") -> list[Manifest]:
     ]
 
 
-def on_simulated_boards(agent: Manifest, image: str) -> Manifest:
-    """The chart's DaemonSet of node agents, with the boards that our plugin serves in place of NVML."""
+def on_simulated_boards(agent: Manifest, image: str, cloud: str = "aws") -> Manifest:
+    """The chart's DaemonSet of node agents, with the boards that our plugin serves in place of NVML.
+
+    They listen to the plugin's fake metadata service of that cloud, aws, gce or azure.
+    """
     changed = copy.deepcopy(agent)
     pod = changed["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -33,8 +37,16 @@ def on_simulated_boards(agent: Manifest, image: str) -> Manifest:
     container |= {
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["agent", "--node=$(NODE_NAME)", f"--shared={SHARED}", *options],
+        "args": [
+            "agent",
+            "--node=$(NODE_NAME)",
+            f"--shared={SHARED}",
+            f"--interruptions={cloud}",
+            f"--metadata-endpoint=http://$(HOST_IP):{METADATA_PORT}/machines/$(NODE_NAME)",
+            *options,
+        ],
     }
+    container["env"].append({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
     container["volumeMounts"].append({"name": "shared", "mountPath": SHARED})
     pod["volumes"].append({"name": "shared", "hostPath": {"path": SHARED, "type": "DirectoryOrCreate"}})
     return changed
@@ -88,6 +100,7 @@ def _pod(image: str, fleet: str) -> Manifest:
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _real_workers()}},
         "tolerations": [{"operator": "Exists"}],
         "terminationGracePeriodSeconds": 5,
+        "hostNetwork": True,  # so the fake metadata services are at the node's address
         "containers": [
             {
                 "name": "plugin",
@@ -99,6 +112,7 @@ def _pod(image: str, fleet: str) -> Manifest:
                     "--node=$(NODE_NAME)",
                     f"--kubelet={KUBELET}",
                     f"--shared={SHARED}",
+                    f"--metadata-port={METADATA_PORT}",
                 ],
                 "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
                 "securityContext": {"runAsUser": 0},  # the kubelet's sockets are root's

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from berth.agent.report import condition_of, recorded_condition, status_of, timestamp, wanted_layouts
+from berth.agent.report import INTERRUPTION, condition_of, recorded_condition, status_of, timestamp, wanted_layouts
 from berth.api.crd import API_VERSION
 from berth.api.problems import Misconfigured
 from berth.control.gpus import (
@@ -192,7 +192,7 @@ class Agent:
         old = recorded_condition(recorded)
         status["conditions"] = [condition_of(found, generation, old, now)] if found else []
         changed = {key: value for key, value in status.items() if recorded.get(key) != value}
-        changed |= dict.fromkeys(recorded.keys() - status.keys() - {"observedTime"})
+        changed |= dict.fromkeys(recorded.keys() - status.keys() - {"observedTime", INTERRUPTION})
         if changed or now >= self._beat:
             await self._merge({"observedTime": timestamp(now), **changed})
             self._beat = now + _about(HEARTBEAT_SECONDS)

@@ -6,29 +6,48 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
-from berth.adapters import nvml
+from berth.adapters import metadata, nvml
 from berth.adapters.kube import KubeApi, connect
 from berth.adapters.plugin import SignalledPlugin
 from berth.adapters.podresources import PodResources
 from berth.adapters.records import Decoder, ObjectMeta
 from berth.adapters.reflector import Reflector
 from berth.agent.agent import Agent, Seen
+from berth.agent.notices import Listener
 from berth.control.gpus import DevicePlugin, Gpus
+from berth.control.notices import Notices
 from berth.control.picture import Store
-from berth.control.ports import GPU_NODES, Clock, Json
+from berth.control.ports import GPU_NODES, NODES, Api, ApiError, Clock, Json
 from berth.control.records import Meta
 
 log = logging.getLogger(__name__)
 
 HUNG_SECONDS = 120.0  # the slowest step, a change of the MIG mode, takes about 30
+RETRY_SECONDS = 5.0  # until the API server is asked again which cloud the node is in
+
+Sources = Callable[[], Awaitable[Sequence[Notices]]]
+"""What to listen to for the node's end."""
+
+
+class Interruptions(StrEnum):
+    """Whose metadata service is listened to."""
+
+    AUTO = "auto"  # that of the cloud which the Node's providerID names
+    AWS = "aws"
+    GCE = "gce"
+    AZURE = "azure"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,8 @@ class Settings:
     health_port: int
     may_lay_out: bool = True
     kubeconfig: str | None = None
+    interruptions: Interruptions = Interruptions.AUTO
+    metadata_address: str = metadata.ADDRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +93,7 @@ async def run(settings: Settings, gpus: Gpus | None = None, plugin: DevicePlugin
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with connect(settings.kubeconfig) as api:
+    async with connect(settings.kubeconfig) as api, aiohttp.ClientSession() as session:
         agent = Agent(
             node=settings.node,
             api=api,
@@ -83,7 +104,8 @@ async def run(settings: Settings, gpus: Gpus | None = None, plugin: DevicePlugin
             may_lay_out=settings.may_lay_out,
         )
         async with _served(health(agent, time.time), settings.health_port):
-            work = asyncio.create_task(follow(agent, api, time.time))
+            sources = partial(sources_of, settings, api, session, time.time)
+            work = asyncio.create_task(follow(agent, api, time.time, sources))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in (work, stopped):
@@ -96,11 +118,43 @@ async def run(settings: Settings, gpus: Gpus | None = None, plugin: DevicePlugin
             raise RuntimeError("the agent ended by itself")
 
 
-async def follow(agent: Agent, api: KubeApi, clock: Clock) -> None:
-    """Run the agent for ever, told of its GPUNode by a watch."""
+async def sources_of(settings: Settings, api: Api, session: aiohttp.ClientSession, clock: Clock) -> Sequence[Notices]:
+    """What the settings have the agent listen to. A node's cloud never changes, so it is looked up once."""
+    asked = settings.interruptions
+    if asked is Interruptions.AUTO:
+        cloud = metadata.cloud_of(await _provider_id(settings.node, api))
+    else:
+        cloud = None if asked is Interruptions.NONE else metadata.Cloud(asked)
+    log.info("node %s: %s", settings.node, f"listens to {cloud}" if cloud else "no metadata service to listen to")
+    return metadata.notices(cloud, session, clock, settings.metadata_address) if cloud else ()
+
+
+async def _provider_id(node: str, api: Api) -> str:
+    while True:
+        try:
+            found = await api.get(NODES, "", node)
+            return str((found.get("spec") or {}).get("providerID", ""))
+        except ApiError as error:
+            log.warning("node %s: can't tell its cloud yet: %s", node, error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def nothing() -> Sequence[Notices]:
+    """No sources."""
+    return ()
+
+
+async def follow(agent: Agent, api: KubeApi, clock: Clock, sources: Sources = nothing) -> None:
+    """Run the agent for ever, told of its GPUNode by a watch, and of its node's end by the sources."""
+    listener = Listener(agent.node, api, clock)
 
     def changed(_: SeenRecord | None, new: SeenRecord | None) -> None:
-        agent.observe(new.seen if new else None)
+        seen = new.seen if new else None
+        agent.observe(seen)
+        listener.observe(seen)
+
+    async def listen() -> None:
+        await listener.run(await sources())
 
     store = Store[SeenRecord](changed)
     own = f"metadata.name={agent.node}"
@@ -110,6 +164,8 @@ async def follow(agent: Agent, api: KubeApi, clock: Clock) -> None:
         await reflector.listed.wait()
         if not len(store):
             agent.observe(None)
+            listener.observe(None)
+        group.create_task(listen())
         log.info("node %s: its GPUNode is known; looking at the boards", agent.node)
         group.create_task(agent.run())
 

@@ -16,6 +16,7 @@ from berth.control.ports import Json
 
 CONDITION = "LaidOut"
 DRIVER = "nvidia.com/gpu"
+INTERRUPTION = "interruption"  # the field that what the cloud says of the node is written into, beside the rounds
 
 
 def wanted_layouts(spec: Mapping[str, Any]) -> tuple[Layout, ...]:

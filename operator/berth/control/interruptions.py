@@ -64,7 +64,7 @@ AZURE_EVENTS: Final = {
 def interruption_of(record: NodeRecord, report: GPUNodeRecord | None, now: float) -> Interruption | None:
     """What interrupts a node now; of several the one that comes first."""
     due = [found for found in _found(record, report) if _counts_from(found) <= now]
-    return min(due, key=_pressing, default=None)
+    return min(due, key=pressing, default=None)
 
 
 def wakes_at(record: NodeRecord, report: GPUNodeRecord | None, now: float) -> float | None:
@@ -144,7 +144,7 @@ def _counts_from(found: Interruption) -> float:
     return found.deadline - MAINTENANCE_LEAD_SECONDS if found.reason == MAINTENANCE and found.deadline else 0.0
 
 
-def _pressing(found: Interruption) -> tuple[bool, float, int, str]:
+def pressing(found: Interruption) -> tuple[bool, float, int, str]:
     """The nearest deadline first, then those who state none, by their reason."""
     place = REASONS.index(found.reason) if found.reason in REASONS else len(REASONS)
     return not found.deadline, found.deadline, place, found.source
