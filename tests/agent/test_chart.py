@@ -42,7 +42,26 @@ def test_has_the_privileges_that_it_needs_and_no_more() -> None:
     assert [volume["hostPath"]["path"] for volume in pod["volumes"]] == ["/var/lib/kubelet/pod-resources"]
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
     assert pod["hostPID"]
-    assert "hostNetwork" not in pod
+
+
+def test_is_on_the_hosts_network_only_to_hear_of_its_nodes_end() -> None:
+    assert pod_of(an_agent())["hostNetwork"]
+    assert "hostNetwork" not in pod_of(an_agent(hostNetwork=False))
+    assert "hostNetwork" not in pod_of(an_agent(interruptions="none"))
+
+
+def test_is_told_whose_metadata_service_to_listen_to() -> None:
+    (container,) = pod_of(an_agent())["containers"]
+    assert "--interruptions=auto" in container["args"]
+    assert not any(option.startswith("--metadata-endpoint") for option in container["args"])
+    (container,) = pod_of(an_agent(interruptions="aws", metadataEndpoint="http://10.0.0.1:80"))["containers"]
+    assert {"--interruptions=aws", "--metadata-endpoint=http://10.0.0.1:80"} <= set(container["args"])
+
+
+@pytest.mark.parametrize("bad", [{"interruptions": "azrue"}, {"metadataEndpoint": "10.0.0.1"}, {"hostNetwork": "yes"}])
+def test_settings_of_metadata_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(Refusal):
+        an_agent(**bad)
 
 
 def test_one_that_only_reports_sees_no_process_of_its_node() -> None:

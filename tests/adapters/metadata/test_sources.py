@@ -29,7 +29,8 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
 
 
 @pytest.fixture
-async def world(cloud: Cloud) -> AsyncIterator[World]:
+async def world(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(gce, "WAIT_SECONDS", 0.1)  # for a change that does not come
     async with a_machine(cloud, time.time) as world:
         yield world
 
