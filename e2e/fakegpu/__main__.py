@@ -16,7 +16,7 @@ from berth.adapters.kube import connect as berth_connect
 from berth.agent.program import Interruptions, Settings
 from berth.agent.program import run as run_agent
 from e2e.fakegpu.agent import GPUS_SOCKET, RealNode
-from e2e.fakegpu.agents import Agents
+from e2e.fakegpu.agents import Agents, listen
 from e2e.fakegpu.deploy import METADATA_PORT, SHARED, plugin_manifests
 from e2e.fakegpu.driver import RemoteDriver
 from e2e.fakegpu.fleet import FleetError, load_fleet, preset_names
@@ -114,8 +114,15 @@ async def _plugin(args: argparse.Namespace) -> int:
         async with asyncio.TaskGroup() as group:
             if args.metadata_port:
                 group.create_task(serve(args.metadata_port))
+                if not node.node.member.pool.agent:
+                    group.create_task(_listen(args))
             group.create_task(node.run())
     return 0
+
+
+async def _listen(args: argparse.Namespace) -> None:
+    async with berth_connect(args.kubeconfig) as api:
+        await listen(api, args.node, f"http://127.0.0.1:{args.metadata_port}")
 
 
 async def _metadata(args: argparse.Namespace) -> int:

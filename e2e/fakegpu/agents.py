@@ -63,6 +63,25 @@ class Agents:
             self.listeners[agent.node].observe(new.seen if new else None)
 
 
+async def listen(api: KubeApi, node: str, address: str) -> None:
+    """Do for a node without an agent what its agent would do: hear of its end, as in EC2, and write that down."""
+    listener = Listener(node, api, time.time)
+
+    def changed(_: SeenRecord | None, new: SeenRecord | None) -> None:
+        listener.observe(new.seen if new else None)
+
+    store = Store[SeenRecord](changed)
+    own = f"metadata.name={node}"
+    reflector = Reflector(api, GPU_NODES, Decoder(GPUNodeObject), store, time.time, fields=own)
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        group.create_task(reflector.run())
+        await reflector.listed.wait()
+        if not len(store):
+            listener.observe(None)
+        sources = metadata.notices(metadata.Cloud.AWS, session, time.time, f"{address}/machines/{node}")
+        group.create_task(listener.run(sources))
+
+
 def driver_of(played: Played) -> Driver:
     """The driver of a played node, whose kubelet hears of what the device plugin sees."""
     return Driver(played.node, _dirtying(played))

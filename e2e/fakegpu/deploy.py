@@ -54,7 +54,7 @@ def on_simulated_boards(agent: Manifest, image: str, cloud: str = "aws") -> Mani
 
 _CLUSTER_RULES = [
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": ["berth.dev"], "resources": ["gpunodes"], "verbs": ["get", "create", "patch"]},
+    {"apiGroups": ["berth.dev"], "resources": ["gpunodes"], "verbs": ["get", "list", "watch", "create", "patch"]},
     {"apiGroups": ["berth.dev"], "resources": ["gpunodes/status"], "verbs": ["patch"]},
 ]
 _NAMESPACE_RULES = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]

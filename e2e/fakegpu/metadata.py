@@ -8,11 +8,14 @@ tokens, ETags, long polls, documented answers and refusals. Tests say over HTTP 
     PUT    /machines/NODE/fault   {"status": 503, "path": "preempted"}   any field of `Fault`; {}: none
     GET    /machines/NODE/asked                                       how often each path was asked for
 
-On kind the server runs beside the fake device plugin on every worker, and agents that `on_simulated_boards` made listen
-to it. `Cloud` there tells a node from anywhere that reaches the API server:
+On kind the server runs beside the fake device plugin on every worker. Agents that `on_simulated_boards` made listen to
+it; on workers without an agent the plugin does, with the agent's own code, as in EC2. `Cloud` tells a worker's services
+from anywhere that reaches the API server:
 
     async with connect(str(kubeconfig)) as kube:
         await Cloud(kube).notice(node, kind="spot", seconds=120)
+
+or, where nothing is asynchronous, `tell(kubeconfig, node, kind="spot", seconds=120)`; `tell(kubeconfig, node)` ends it.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 
 from e2e.fakegpu.deploy import METADATA_PORT, NAME, NAMESPACE
-from e2e.fakegpu.kube import ApiError, Kube
+from e2e.fakegpu.kube import ApiError, Kube, connect
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -257,6 +261,19 @@ class Cloud:
             if time.monotonic() > until:
                 raise AssertionError(f"no fake metadata service on {node}")
             await asyncio.sleep(0.5)
+
+
+def tell(kubeconfig: Path, node: str, **fields: Any) -> float:
+    """Have something happen to a worker soon, by the fields of `Notice`; without any nothing more. When it was said."""
+
+    async def said() -> float:
+        async with connect(str(kubeconfig)) as kube:
+            if fields:
+                return await Cloud(kube).notice(node, **fields)
+            await Cloud(kube).clear(node)
+            return time.time()
+
+    return asyncio.run(said())
 
 
 def _zulu(at: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from e2e.cluster.kind import KindCluster
 from e2e.demo import install
 from e2e.fakegpu.deploy import on_simulated_boards, plugin_manifests
 from e2e.fakegpu.kube import Kube, connect
+from e2e.fakegpu.metadata import Cloud
 from tests.agent.nodes import wanted
 from tests.chart.helm import render, the
 from tests.fakegpu.api import create, holders, until
@@ -102,6 +104,20 @@ async def test_new_instances_come_beside_a_busy_one_whose_process_never_notices(
         await kube.request("DELETE", f"{PODS}/{pod}", gracePeriodSeconds="0")
     seen = await until(kube, path, laid_out, SLOW)
     assert [i["profile"] for i in seen["status"]["boards"][2]["instances"]] == ["7g.80gb"]
+
+
+async def test_workers_hear_from_their_fake_clouds_that_they_are_taken_back(cluster: KindCluster, kube: Kube) -> None:
+    cloud = Cloud(kube)
+    for node in (f"{cluster.name}-worker", node_of(cluster)):
+        path = f"{GPUNODES}/{node}"
+        await until(kube, path, lambda found: len(found.get("status", {}).get("boards", ())) == 4, SLOW)
+        await cloud.fault(node)
+        told = await cloud.notice(node, kind="spot", seconds=120)
+        seen = await until(kube, path, lambda found: "interruption" in found["status"], SLOW)
+        assert time.time() - told < 3
+        assert seen["status"]["interruption"]["reason"] == "SpotInterruption"
+        await cloud.clear(node)
+        await until(kube, path, lambda found: "interruption" not in found["status"], SLOW)
 
 
 async def test_goes_on_after_its_pod_was_deleted_in_the_middle(cluster: KindCluster, kube: Kube) -> None:
