@@ -13,6 +13,7 @@ from berth.control.ports import (
     DEPLOYMENTS,
     INFERENCE_SERVICES,
     JOBS,
+    NODES,
     PODS,
     PRIORITY_CLASSES,
     QUEUES,
@@ -155,6 +156,23 @@ async def an_elastic_gang_has_more_than_it_would_like(world: World) -> None:
     await world.settle()
 
 
+async def a_gang_that_listens_runs(world: World) -> None:
+    world.listening.add("llm")
+    await a_gang_runs(world)
+
+
+async def its_node_is_taken_back(world: World) -> None:
+    taint = {"key": "aws-node-termination-handler/spot-itn", "value": "1", "effect": "NoSchedule"}
+    world.api.edit(NODES, "", "n1", spec={"taints": [taint]})
+
+
+async def its_node_is_not_heard_of(world: World) -> None:
+    at = to_rfc3339(world.clock() - 30.0)
+    unknown = {"type": "Ready", "status": "Unknown", "lastTransitionTime": at}
+    world.api.edit(NODES, "", "n1", status={"conditions": [unknown]})
+    world.silent.add("n1")
+
+
 async def four_minutes_pass(world: World) -> None:
     world.clock.advance(241.0)
 
@@ -172,6 +190,9 @@ STORIES = {
     "preempted": Story(a_lesser_gang_has_all_boards, an_urgent_gang_arrives, 9),  # five of them stop the lesser
     "shrunk": Story(an_elastic_gang_has_all_boards, an_urgent_gang_arrives, 14),  # two admissions after the stop
     "given back": Story(an_elastic_gang_has_more_than_it_would_like, four_minutes_pass, 14),
+    "interrupted": Story(a_gang_runs, its_node_is_taken_back, 9),  # stopped, released and admitted anew
+    "asked to save": Story(a_gang_that_listens_runs, its_node_is_taken_back, 10),
+    "lost": Story(a_gang_runs, its_node_is_not_heard_of, 9),
     "grown": Story(another_has_boards_that_an_elastic_gang_would_like, the_other_is_deleted, 12),
     "reclaimed": Story(replicas_have_borrowed_all_boards, their_owner_wants_some_back, 9),  # status, two evictions...
 }
