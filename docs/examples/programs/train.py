@@ -27,6 +27,7 @@ FEATURES = 8
 RATE = 0.5
 SAVED = 75  # the exit code that says: saved, restart me
 REPORT_SECONDS = 5
+POLL_SECONDS = 50  # that one question for save requests waits for its answer
 CONNECT_SECONDS = 300  # workers may start at different times: images are pulled, names appear
 
 Vector = list[float]
@@ -165,26 +166,54 @@ def _write(file: Path, text: str) -> None:
 
 
 class Reports:
-    """Tells Berth how far it is, every few seconds; and at once what was saved."""
+    """Tells Berth how far it is, every few seconds, and at once what was saved; hears when it is asked to save."""
 
     def __init__(self) -> None:
         self._url = os.environ.get("KUBEFLOW_TRAINER_SERVER_URL", "")
         self._next = 0.0
+        self._asked = ""
+        if self._url and os.environ.get("CHECKPOINT_DIR"):
+            threading.Thread(target=self._listen, daemon=True).start()
 
-    def send(self, epoch: int, total: int, saved: dict[str, object] | None) -> None:
+    def send(self, epoch: int, total: int, saved: dict[str, object] | None, answers: str) -> None:
         """Send a report, if it is time for one. That nobody hears it is no reason to stop."""
         if not self._url or (saved is None and time.monotonic() < self._next):
             return
         self._next = time.monotonic() + REPORT_SECONDS
-        ours = {"step": epoch, "totalSteps": total, **({"checkpoint": saved} if saved else {})}
+        ours = {"step": epoch, "totalSteps": total}
+        if saved:
+            ours |= {"checkpoint": saved, "answers": answers}
         try:
-            token = Path(os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"]).read_text().strip()
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-            request = urllib.request.Request(self._url, json.dumps({"berth": ours}).encode(), headers)
-            trusted = ssl.create_default_context(cafile=os.environ["KUBEFLOW_TRAINER_SERVER_CA_CERT"])
-            urllib.request.urlopen(request, timeout=REPORT_SECONDS, context=trusted).close()
+            self._call("", json.dumps({"berth": ours}).encode(), REPORT_SECONDS)
         except (OSError, KeyError, ValueError) as error:
             print(f"not reported: {error}", flush=True)
+
+    def asked(self) -> str:
+        """The id of a request to save that was not told before; "": there is none."""
+        asked, self._asked = self._asked, ""
+        return asked
+
+    def _listen(self) -> None:
+        """Long-poll for ever: the answer comes as soon as there is a request, else after a while."""
+        after = ""
+        while True:
+            try:
+                answer = self._call(f"?after={after}&wait={POLL_SECONDS}", None, POLL_SECONDS + REPORT_SECONDS)
+            except (OSError, KeyError, ValueError):
+                time.sleep(REPORT_SECONDS)
+                continue
+            if request := answer.get("saveRequest"):
+                after = self._asked = request["id"]
+                print(f"asked to save: {request['reason']}", flush=True)
+
+    def _call(self, query: str, body: bytes | None, seconds: float) -> dict[str, dict[str, str]]:
+        token = Path(os.environ["KUBEFLOW_TRAINER_SERVER_TOKEN"]).read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        trusted = ssl.create_default_context(cafile=os.environ["KUBEFLOW_TRAINER_SERVER_CA_CERT"])
+        request = urllib.request.Request(self._url + query, body, headers)
+        with urllib.request.urlopen(request, timeout=seconds, context=trusted) as answer:
+            told: dict[str, dict[str, str]] = json.load(answer)
+        return told
 
 
 stopping = threading.Event()
@@ -221,9 +250,10 @@ def main() -> None:
         weights = [w - RATE * g / count for w, g in zip(weights, step, strict=True)]
         loss = summed / count
         print(f"epoch {epoch} loss {loss:.4f}", flush=True)
-        if rank == 0:
-            saved = checkpoints.save(epoch, weights) if leave or checkpoints.due() else None
-            reports.send(epoch, options.epochs, saved)
+        if rank == 0:  # the weights are the same everywhere, so it saves for all
+            asked = reports.asked()
+            saved = checkpoints.save(epoch, weights) if leave or asked or checkpoints.due() else None
+            reports.send(epoch, options.epochs, saved, asked)
         if leave:  # of any worker: all leave after the same epoch
             sys.exit(SAVED)
         stopping.wait(options.pause)
