@@ -109,6 +109,19 @@ async def test_deletions_and_evictions_mean_one_very_object() -> None:
     assert eviction["deleteOptions"] == {"preconditions": {"uid": "u-2"}}
 
 
+async def test_a_log_is_read_as_it_is_and_not_in_full() -> None:
+    server = Server("loss 0.1\nkaputt \udcff\n".encode(errors="surrogateescape"))
+    async with serving(server.answer) as api:
+        assert await api.log("team", "llm-1-0", container="train", lines=5, most_bytes=9) == "loss 0.1\nkaputt \ufffd\n"
+        await api.log("team", "llm-1-0", container="", lines=5, most_bytes=9)
+    limits = {"tailLines": "5", "limitBytes": "9"}
+    path = "/api/v1/namespaces/team/pods/llm-1-0/log"
+    assert [asked[:3] for asked in server.asked] == [
+        ("GET", path, {**limits, "container": "train"}),
+        ("GET", path, limits),
+    ]
+
+
 async def test_an_answer_that_is_no_json_is_none() -> None:
     async with serving(Server(b"<html>").answer) as api:
         with pytest.raises(Unavailable, match="no JSON"):

@@ -84,6 +84,18 @@ def test_a_bound_pod_that_is_ready() -> None:
     assert (pod.node, pod.ready, pod.unschedulable) == ("n1", True, "")
 
 
+def test_an_ended_pod_tells_which_container_ended_and_when() -> None:
+    ended = {"terminated": {"exitCode": 3, "finishedAt": "2026-01-02T03:04:05Z"}}
+    pod = a_pod(status={"phase": "Failed", "containerStatuses": [{"name": "a"}, {"name": "b", "state": ended}]})
+    assert (pod.container, pod.ended_at, pod.disrupted) == ("b", 1767323045.0, False)
+
+
+def test_a_pod_that_is_told_to_end_says_since_when_and_whether_it_was_evicted() -> None:
+    told = {"deletionTimestamp": "2026-01-02T03:04:35Z", "deletionGracePeriodSeconds": 30}
+    pod = a_pod(metadata=told, status={"conditions": [{"type": "DisruptionTarget", "status": "True"}]})
+    assert (pod.ending_since, pod.disrupted) == (1767323045.0, True)
+
+
 def test_a_failed_pod_tells_the_exit_code_of_the_container_that_failed() -> None:
     ends = [
         {"state": {"terminated": {"exitCode": code, "reason": why}}} for code, why in ((0, "Completed"), (3, "Error"))
@@ -178,7 +190,8 @@ def test_how_a_job_ended() -> None:
     job = decoded(Job, spec={"suspend": True}, status={"conditions": [{"type": "Suspended", "status": "True"}, failed]})
     assert (job.suspended, job.outcome, job.message) == (True, "Failed", "BackoffLimitExceeded: too often")
     assert decoded(Job, status={"conditions": [{"type": "Complete", "status": "True"}]}).outcome == "Complete"
-    assert decoded(Job, status={"conditions": [{"type": "FailureTarget", "status": "True"}]}).outcome == ""
+    assert decoded(Job, status={"conditions": [{"type": "FailureTarget", "status": "True"}]}).outcome == "Failed"
+    assert decoded(Job, status={"conditions": [{"type": "FailureTarget", "status": "False"}]}).outcome == ""
 
 
 def test_a_deployment_and_a_priority_class() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import pytest
 
 from berth.api.convert import to_queue, to_request, to_workload
+from berth.control.status import failures_status
+from berth.model.failures import Crash, Failures, Pace, Restart
 from berth.model.reasons import Verdict
 from berth.model.workloads import (
     Demand,
@@ -39,6 +42,18 @@ RUNNING = {
     },
     "admittedAt": "2026-01-02T03:05:00Z",
     "startedAt": "2026-01-02T03:06:00Z",
+}
+CRASHED = {
+    "restarts": 2,
+    "hangs": 1,
+    "failures": {
+        "inARow": 1,
+        "savedStep": 40,
+        "last": [
+            {"attempt": 1, "time": "2026-01-02T03:04:05Z", "reason": "Hung"},
+            {"attempt": 2, "time": "2026-01-02T03:04:06Z", "node": "n1", "exitCode": 137, "reason": "OOMKilled"},
+        ],
+    },
 }
 FINISHED = {"type": "Failed", "status": "True", "reason": "Error", "message": "", "lastTransitionTime": "x"}
 
@@ -325,3 +340,36 @@ def test_defaults_and_what_may_change_while_it_runs_leave_the_digest_as_it_is() 
     more = {"suspend": True, "maxRuntime": "2d", "parallelism": {"tensor": 1}, "topology": None}
     assert converted(a_training_job(**more)).spec_digest == converted(a_training_job()).spec_digest
     assert converted(a_training_job(workers=0)).spec_digest == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, Restart(3, 10.0, None)),
+        ({"restart": {"maxRestarts": 0, "backoff": "1m30s"}}, Restart(0, 90.0, None)),
+        ({"restart": {"hangTimeout": "never"}}, Restart(3, 10.0, inf)),
+        ({"restart": {"hangTimeout": "1h"}}, Restart(3, 10.0, 3600.0)),
+    ],
+)
+def test_what_is_done_about_failures(asked: dict[str, Any], expected: Restart) -> None:
+    assert converted(a_training_job(**asked)).restart == expected
+
+
+def test_failures_are_read_back_from_status() -> None:
+    crashes = (Crash(1, 1767323045.0, reason="Hung"), Crash(2, 1767323046.0, "n1", 137, "OOMKilled"))
+    failures = Failures(restarts=2, hangs=1, row=1, step=40, last=crashes)
+    assert converted(a_training_job(status=CRASHED)).failures == failures
+    assert failures_status(failures) == CRASHED["failures"] | {
+        "last": [
+            {**CRASHED["failures"]["last"][0], "node": None, "exitCode": None},
+            CRASHED["failures"]["last"][1],
+        ]
+    }
+
+
+def test_pace_and_last_save_are_read_back_from_status() -> None:
+    progress = {"attempt": 2, "advancedAt": "2026-01-02T03:04:05Z", "usualSeconds": 5.1, "longestSeconds": 60.0}
+    saved = {"attempt": 1, "step": 40, "time": "2026-01-02T03:04:05Z", "bytes": 1, "seconds": 2.5}
+    job = converted(a_training_job(status={"progress": progress, "checkpoint": saved}))
+    assert job.pace == Pace(2, 1767323045.0, 5.1, 60.0)
+    assert (job.saved_step, job.save_seconds) == (40, 2.5)

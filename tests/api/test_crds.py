@@ -122,7 +122,7 @@ def test_short_names_and_columns(api: Api) -> None:
         "Queue": (["bq"], ["berth"]),
         "GPUNode": (["gn"], ["berth"]),
     }
-    columns = "Name,Queue,Workers,State,Progress,Reason,Age,Placement,Device,Attempt,Saved,ETA"
+    columns = "Name,Queue,Workers,State,Progress,Restarts,Reason,Age,Placement,Device,Attempt,Saved,ETA"
     assert _columns(api, "TrainingJob") == columns
     assert _columns(api, "InferenceService") == "Name,URL,Ready,Reason,Replicas,GPU,Age,Model,Queue"
 

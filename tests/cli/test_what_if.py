@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from berth.api.convert import spec_digest
 from berth.cli.main import app
+from berth.control.last_words import HEADING
 from tests.cli.clusters import Cli, a_cluster, a_foreign_pod
 from tests.control.builders import a_queue, a_training_job
 
@@ -94,10 +95,14 @@ async def test_what_pods_keep_secret_is_not_saved(cli: Cli) -> None:
     container = job["spec"]["template"]["spec"]["containers"][0]
     container |= {"env": [{"name": "TOKEN", "value": "hunter2"}], "args": ["--key=hunter2"]}
     job["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "hunter2"}
+    message = f"worker 0 on n1 ended with exit code 1{HEADING}key hunter2 is not valid"
+    failed = {"type": "Failed", "status": "True", "reason": "Failed", "message": message}
+    job["status"] = {"verdict": {"reason": "Failed", "message": message}, "conditions": [failed]}
     cli.lists.put("trainingjobs", job)
     text = gzip.decompress((await saved(cli)).read_bytes()).decode()
     assert "hunter2" not in text
     assert "TOKEN" in text
+    assert text.count('"worker 0 on n1 ended with exit code 1"') == 2
 
 
 async def test_a_running_job_stays_what_it_was_admitted_as_when_saved(cli: Cli) -> None:

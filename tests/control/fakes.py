@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,7 @@ class FakeApi:
     calls: list[Call] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     witness: Callable[[Call], None] = lambda call: None  # sees every change just after it was made
+    logs: dict[tuple[str, str], str] = field(default_factory=lambda: defaultdict(str))  # by pod and container
     version: int = 0
     dead: bool = False  # whoever calls hears nothing any more
     held: int = 0  # calls that take long just now
@@ -197,6 +199,12 @@ class FakeApi:
             return {}
 
         await self._answer(self._call("evict", PODS, namespace, pod, {}), change)
+
+    async def log(self, namespace: str, pod: str, *, container: str, lines: int, most_bytes: int) -> str:
+        """The last lines of what a test had a pod say."""
+        call = self._call("get", PODS, namespace, pod, {}, "log")
+        said = await self._answer(call, lambda: {"said": self.logs[pod, container]})
+        return str(said["said"])
 
     # Inside
 

@@ -58,6 +58,16 @@ async def its_workers_end_well(world: World) -> None:
     world.end_pods()
 
 
+async def a_gang_runs_that_may_not_be_restarted(world: World) -> None:
+    world.api.put(TRAINING_JOBS, a_training_job(restart={"maxRestarts": 0}))
+    await world.settle()
+
+
+async def a_gang_runs_that_goes_on_soon(world: World) -> None:
+    world.api.put(TRAINING_JOBS, a_training_job(restart={"backoff": "1s"}))
+    await world.settle()
+
+
 async def a_worker_fails(world: World) -> None:
     world.end_pods(exit_code=1)
 
@@ -181,7 +191,8 @@ STORIES = {
     "admitted": Story(nothing, a_gang_arrives, 6),  # status, Service, Job, two pins, status
     "stopped and released": Story(a_gang_runs, its_user_suspends_it, 5),  # status, Job, Job, Service, status
     "succeeded": Story(a_gang_runs, its_workers_end_well, 1),
-    "failed": Story(a_gang_runs, a_worker_fails, 1),
+    "failed": Story(a_gang_runs_that_may_not_be_restarted, a_worker_fails, 1),
+    "restarted": Story(a_gang_runs_that_goes_on_soon, a_worker_fails, 11),  # the stop, and an admission
     "expired": Story(a_gang_with_a_ttl_has_ended, a_minute_passes, 1),
     "moved": Story(a_gang_is_pinned_where_nothing_gets_bound, a_minute_passes, 4),  # status, eviction, pin, status
     "made again": Story(a_gang_runs, its_job_is_deleted, 3),

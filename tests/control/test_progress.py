@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from berth.control.picture import Picture
 from berth.control.ports import TRAINING_JOBS, Json, NotFound, Unavailable
 from berth.control.progress import Caller, Desk, Report, Saved, Stranger, Superseded
 from berth.control.records import ATTEMPT_LABEL, NAME_LABEL
+from berth.control.status import to_rfc3339
+from berth.model.failures import Pace
 from tests.control.builders import a_pod_record, a_training_job
 from tests.control.fakes import FakeApi, HandClock
 
@@ -79,6 +82,8 @@ async def test_progress_reaches_the_status() -> None:
         "summary": "45%",
         "estimatedEnd": "1970-01-12T13:48:40Z",
         "time": "1970-01-12T13:46:40Z",
+        "attempt": 3,
+        "advancedAt": "1970-01-12T13:46:40Z",
     }
 
 
@@ -265,3 +270,75 @@ async def test_the_interval_is_told_with_every_answer() -> None:
     assert office.desk.take(CALLER, "llm", Report(step=1)) == {}
     assert office.desk.take(CALLER, "llm", Report(checkpoint=SAVED)) == {"intervalSeconds": 250.0}
     assert await office.desk.next_request(CALLER, "llm", "", 0) == {"intervalSeconds": 250.0}
+
+
+async def test_how_it_gets_on_is_told_at_once_and_written_in_time() -> None:
+    office = Office()
+    for step in range(1, 9):
+        office.desk.take(CALLER, "llm", Report(step=step))
+        office.clock.advance(7 if step == 4 else 5)
+    assert office.picture.paces[office.uid] == Pace(3, 1_000_037.0, 5.0, 7.0)
+    told = (await office.written())["progress"]
+    assert (told["attempt"], told["usualSeconds"], told["longestSeconds"]) == (3, 5.0, 7.0)
+    assert told["advancedAt"] == to_rfc3339(1_000_037.0)
+
+
+async def test_who_repeats_itself_does_not_get_on() -> None:
+    office = Office()
+    for _ in range(3):
+        office.desk.take(CALLER, "llm", Report(step=4, percent=10))
+        office.clock.advance(60)
+    assert office.picture.paces[office.uid].advanced_at == 1_000_000.0
+
+
+SIGNS_OF_LIFE = (Report(step=5), Report(percent=11), Report(checkpoint=SAVED), Report(problem="the disk is full"))
+
+
+@pytest.mark.parametrize("report", SIGNS_OF_LIFE)
+async def test_a_step_a_percentage_and_the_end_of_a_save_are_signs_of_life(report: Report) -> None:
+    office = Office()
+    office.desk.take(CALLER, "llm", Report(step=4, percent=10))
+    office.clock.advance(60)
+    office.desk.take(CALLER, "llm", report)
+    assert office.picture.paces[office.uid].advanced_at == 1_000_060.0
+
+
+async def test_nothing_is_usual_before_there_was_enough_of_it() -> None:
+    office = Office()
+    for step in range(5):
+        office.desk.take(CALLER, "llm", Report(step=step))
+        office.clock.advance(5)
+    assert office.picture.paces[office.uid].usual_seconds is None
+
+
+async def test_a_new_operator_goes_on_from_the_status_and_counts_no_pause_of_its_own() -> None:
+    progress = {"step": 9, "attempt": 3, "advancedAt": to_rfc3339(5.0), "usualSeconds": 4.0, "longestSeconds": 60.0}
+    office = Office({**RUNNING, "progress": progress})
+    office.desk.take(CALLER, "llm", Report(step=9))
+    assert office.picture.paces[office.uid] == Pace(3, 5.0, 4.0, 60.0)
+    office.desk.take(CALLER, "llm", Report(step=10))
+    assert office.picture.paces[office.uid] == Pace(3, 1_000_000.0, 4.0, 60.0)
+
+
+async def test_the_pace_of_an_earlier_attempt_is_forgotten() -> None:
+    progress = {"step": 9, "attempt": 2, "advancedAt": to_rfc3339(5.0), "usualSeconds": 4.0}
+    office = Office({**RUNNING, "progress": progress})
+    office.desk.take(CALLER, "llm", Report(step=1))
+    assert office.picture.paces[office.uid] == Pace(3, 1_000_000.0, None, 0.0)
+
+
+async def test_reports_wake_no_plan() -> None:
+    office = Office()
+    woken: list[None] = []
+    office.picture.wake = lambda: woken.append(None)
+    for step in range(100):
+        office.desk.take(CALLER, "llm", Report(step=step, checkpoint=SAVED if step % 10 == 0 else None))
+        await office.written()
+    assert woken == []
+
+
+async def test_it_is_known_since_when_reports_are_heard() -> None:
+    office = Office()
+    assert office.picture.listening == inf
+    await office.written()
+    assert office.picture.listening == 1_000_000.0

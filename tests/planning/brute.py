@@ -308,6 +308,7 @@ class Town:
                 if not w.attempt.stopping and current:
                     w = replace(w, avoid=action.avoid or w.avoid, not_before=action.not_before)
                     w = replace(w, gave_way_to=action.gives_way_to or w.gave_way_to)
+                    w = replace(w, failures=action.failures or w.failures)
                     self.work[uid] = replace(w, attempt=replace(w.attempt, stopping=action.reason))  # type: ignore[type-var]
                 if not only_record and (current or w.attempt.stopping):  # type: ignore[union-attr]
                     self._suspend_job(uid)
@@ -316,7 +317,8 @@ class Town:
                     del self.pods[pod.uid]
                 self.work[uid] = replace(w, attempt=None, started_at=0.0)
             case Finish() if current:
-                self.work[uid] = replace(w, finished=action.outcome, finished_at=self.now)
+                failures = action.failures or w.failures
+                self.work[uid] = replace(w, finished=action.outcome, finished_at=self.now, failures=failures)
             case Serve() if current:
                 if action.device != w.served_device:
                     for pod in [p for p in self.pods.values() if p.owner == uid]:

@@ -170,9 +170,10 @@ def a_snapshot(
     *workloads: Workload,
     used: Mapping[str, Mapping[str, int]] | None = None,
     queues: Iterable[Queue] = (),
+    **more: Any,
 ) -> Snapshot:
     """A snapshot; `used` are the room that pods of others take, by node."""
-    return Snapshot({n.name: n for n in nodes}, used or {}, workloads, {q.name: q for q in queues})
+    return Snapshot({n.name: n for n in nodes}, used or {}, workloads, {q.name: q for q in queues}, **more)
 
 
 def planned(

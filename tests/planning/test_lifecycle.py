@@ -201,16 +201,6 @@ def test_a_refusal_by_the_kubelet_is_retried_elsewhere() -> None:
     assert (stop.reason, stop.avoid, stop.not_before) == ("Requeued", (("n1", NOW + 120),), NOW)
 
 
-def test_a_failure_names_the_worker_its_node_and_its_exit_code() -> None:
-    pods = (
-        a_pod(PodPhase.FAILED, index=0, node="n1", exit_code=143, created=2.0),
-        a_pod(PodPhase.FAILED, index=3, node="n2", exit_code=1, message="out of memory", created=1.0),
-    )
-    job = running(a_job(workers=4), *["n1"] * 4, phase=RunPhase.FAILED, pods=None)
-    (finish,) = planned(TWO, replace(job, pods=pods)).actions
-    assert finish == Finish(job.ref, 1, "Failed", "Failed", "worker 3 on n2 ended with exit code 1: out of memory")
-
-
 def test_a_job_that_failed_by_the_deletion_of_a_pod_is_tried_again() -> None:
     deleted = a_pod(PodPhase.FAILED, node="n1", exit_code=143, terminating=True)
     job = running(a_job(), "n1", phase=RunPhase.FAILED, pods=None)

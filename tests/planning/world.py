@@ -149,13 +149,13 @@ class World:
                 attempt = replace(w.attempt, stopping=action.reason)
                 w = replace(w, attempt=attempt, avoid=action.avoid, not_before=action.not_before)
                 w = replace(w, moved=action.moved or w.moved, gave_way_to=action.gives_way_to or w.gave_way_to)
-                w = replace(w, resized=action.resize or w.resized)
+                w = replace(w, resized=action.resize or w.resized, failures=action.failures or w.failures)
             case AskToSave():
                 w = replace(w, save_request=action.request)
             case Shed():
                 w = replace(w, shed=tuple(uid for _, uid in action.pods), gave_way_to=action.gives_way_to)
             case Finish():
-                w = replace(w, finished=action.outcome, finished_at=self.now)
+                w = replace(w, finished=action.outcome, finished_at=self.now, failures=action.failures or w.failures)
         self.workloads[action.ref.uid] = w
 
     def _carry_out(self, action: Action) -> None:

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 from kubernetes import client, config
 
-from berth.control.ports import ApiError, Conflict, Json, NotFound, Refused, Resource, Unavailable
+from berth.control.ports import PODS, ApiError, Conflict, Json, NotFound, Refused, Resource, Unavailable
 
 CONNECTIONS = 64  # beyond this the API server only queues
 REQUEST_SECONDS = 30.0
@@ -73,6 +73,14 @@ class KubeApi:
             body["preconditions"] = {"uid": uid}
         await self.request("DELETE", resource.path(namespace, name), body)
 
+    async def log(self, namespace: str, pod: str, *, container: str, lines: int, most_bytes: int) -> str:
+        """The last lines of a container's log."""
+        query = {"tailLines": str(lines), "limitBytes": str(most_bytes)}
+        if container:
+            query["container"] = container
+        content = await self._answer("GET", PODS.path(namespace, pod, "log"), query=query)
+        return content.decode(errors="replace")
+
     async def evict(self, namespace: str, pod: str, *, uid: str = "", version: str = "") -> None:
         """Evict a pod."""
         conditions = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
@@ -94,6 +102,22 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
     ) -> Json:
         """One request with a time-out; the answer decoded."""
+        content = await self._answer(method, path, body, kind=kind, query=query)
+        try:
+            answer: Json = msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"{method} {path}: the answer is no JSON: {error}") from error
+        return answer
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        kind: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> bytes:
         writes = {"fieldManager": FIELD_MANAGER} if method in ("POST", "PATCH") else {}
         try:
             async with self.session.request(
@@ -108,11 +132,7 @@ class KubeApi:
                     raise error_of(response.status, content)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
-        try:
-            answer: Json = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{method} {path}: the answer is no JSON: {error}") from error
-        return answer
+        return content
 
     def authorization(self) -> dict[str, str]:
         """The bearer token's header; tokens are refreshed as they expire."""

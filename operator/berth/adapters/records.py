@@ -55,6 +55,7 @@ class ObjectMeta(_Struct):
     annotations: Text | None = None
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int = 0
     owner_references: list[_Owner] | None = None
 
     def read(self) -> Meta:
@@ -69,6 +70,11 @@ class ObjectMeta(_Struct):
             created=self.creation_timestamp.timestamp() if self.creation_timestamp else 0.0,
             deleting=self.deletion_timestamp is not None,
         )
+
+    def ending_since(self) -> float:
+        """When it was told to end: what is stated is when it is to have ended; 0: it was not told so."""
+        end = self.deletion_timestamp
+        return end.timestamp() - self.deletion_grace_period_seconds if end else 0.0
 
     def controller(self) -> str:
         """Kind and name of the object that manages it, "" for none."""
@@ -155,6 +161,7 @@ class _PodSpec(_Struct):
 
 class _Terminated(_Struct):
     exit_code: int = 0
+    finished_at: datetime | None = None
     reason: str = ""
     message: str = ""
 
@@ -164,6 +171,7 @@ class _State(_Struct):
 
 
 class _ContainerStatus(_Struct):
+    name: str = ""
     state: _State = msgspec.field(default_factory=_State)
 
 
@@ -187,7 +195,7 @@ class Pod(_Struct):
         meta, spec, status = self.metadata.read(), self.spec, self.status
         conditions = status.conditions or []
         scheduled = next((c for c in conditions if c.type == "PodScheduled"), None)
-        ended = self._ended()
+        container, ended = self._ended()
         return PodRecord(
             meta=meta,
             requests=_requests(spec),
@@ -202,12 +210,16 @@ class Pod(_Struct):
             unschedulable=scheduled.message if scheduled and scheduled.status == "False" else "",
             exit_code=ended.exit_code if ended else None,
             index=whole_number(meta.annotations.get(INDEX_ANNOTATION)),
+            container=container,
+            ended_at=ended.finished_at.timestamp() if ended and ended.finished_at else 0.0,
+            ending_since=self.metadata.ending_since(),
+            disrupted=_holds(conditions, "DisruptionTarget") is not None,
         )
 
-    def _ended(self) -> _Terminated | None:
+    def _ended(self) -> tuple[str, _Terminated | None]:
         """The container that ended worst: a failed one before one that ended well."""
-        ends = [c.state.terminated for c in self.status.container_statuses or [] if c.state.terminated is not None]
-        return max(ends, key=lambda end: end.exit_code != 0, default=None)
+        ends = [(c.name, c.state.terminated) for c in self.status.container_statuses or [] if c.state.terminated]
+        return max(ends, key=lambda end: end[1].exit_code != 0, default=("", None))
 
 
 @lru_cache(maxsize=4096)
@@ -245,13 +257,15 @@ class Job(_Struct):
     status: _JobStatus = msgspec.field(default_factory=_JobStatus)
 
     def read(self) -> JobRecord:
-        """The record."""
+        """The record. One that is to fail has failed: its controller only waits until it has ended all pods."""
         conditions = self.status.conditions or []
-        ended = _holds(conditions, "Complete") or _holds(conditions, "Failed")
+        failed = _holds(conditions, "Failed") or _holds(conditions, "FailureTarget")
+        complete = _holds(conditions, "Complete")
+        ended = complete or failed
         return JobRecord(
             meta=self.metadata.read(),
             suspended=self.spec.suspend,
-            outcome=ended.type if ended else "",
+            outcome="Complete" if complete else "Failed" if failed else "",
             message=f"{ended.reason}: {ended.message}" if ended else "",
         )
 

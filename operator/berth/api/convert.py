@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from math import inf
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,9 +21,11 @@ from berth.api.training_job import FIXED, TrainingJobSpec, least_step
 from berth.control.status import (
     avoid_from,
     claim_from,
+    failures_from,
     from_rfc3339,
     is_true,
     moved_from,
+    pace_from,
     past_from,
     placement_from,
     ranks_from,
@@ -30,6 +33,7 @@ from berth.control.status import (
     save_request_from,
     verdict_from,
 )
+from berth.model.failures import Restart
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
     Attempt,
@@ -116,6 +120,11 @@ def to_workload(
         save_request=save_request_from(status.get("saveRequest")),
         listens=status.get("listens") or 0,
         grace_seconds=_grace_seconds(spec),
+        saved_step=(status.get("checkpoint") or {}).get("step"),
+        save_seconds=(status.get("checkpoint") or {}).get("seconds") or 0.0,
+        restart=to_restart(spec) if request and kind is Kind.TRAINING_JOB else Restart(),
+        failures=failures_from(status),
+        pace=pace_from(status),
         expected_end=_expected_end(status),
         verdict=verdict_from(status.get("verdict")),
     )
@@ -181,6 +190,14 @@ def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda
         topology=_topology(training.topology) if training and training.topology else None,
         elastic=_elastic(training) if training else None,
     )
+
+
+def to_restart(spec: Raw) -> Restart:
+    """What is to be done when an attempt ends badly, of a spec that is sound."""
+    asked = _parse(training_job.Restart, spec.get("restart") or {}, "spec", "restart")
+    hang = {"auto": None, "never": inf}
+    seconds = hang[asked.hang_timeout] if asked.hang_timeout in hang else _seconds(asked.hang_timeout)
+    return Restart(asked.max_restarts, duration_seconds(asked.backoff), seconds)
 
 
 def to_shape(pod: PodSpec, raw: Raw, volume: Callable[[str], Affinity], claims: Sequence[str] = ()) -> PodShape:

@@ -143,6 +143,28 @@ class Checkpoint(Fields):
     """Seconds from SIGTERM to SIGKILL: a step and a save should fit. Spot capacity may give less."""
 
 
+class Restart(Fields):
+    """What happens when an attempt ends badly, or gets on no more, as docs/failures.md has it."""
+
+    max_restarts: int = Field(3, ge=0, le=1000)
+    """Restarts after crashes, in all. The job fails with the next crash. Exits with 75, lost nodes, evictions and
+    whatever else the program can't help do not count."""
+    backoff: Duration = "10s"
+    """Wait before a restart, such as 10s. It doubles with each attempt that ends in vain, up to 5 min, and begins anew
+    after one that saved something new or ran for 10 min."""
+    hang_timeout: Annotated[
+        str,
+        Text(
+            ("^(auto|never|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?)$", "auto|never|[1-9]"),
+            "must be auto, never, or a duration such as 30m or 1h30m",
+            16,
+        ),
+    ] = "auto"
+    """Time without reported progress after which the attempt is restarted elsewhere, such as 30m. The next such one
+    in a row counts as a crash, unless something new was saved in between. auto: by the pace of the program, where it
+    reports steps or a percentage. A duration counts from the start where a program reports nothing."""
+
+
 _NO_GROUPS = "!has(self.topology) || !has(self.topology.groups)"
 _GROUPS_PATH = ".topology.groups"
 _RIGID = "!has(self.elastic)"
@@ -228,6 +250,8 @@ class TrainingJobSpec(Fields):
     checkpoint: Checkpoint | None = None
     """Where and how often the program saves its state; a change holds from the next attempt on. Absent: Berth knows of
     no checkpoints, and counts all work of an attempt as lost when it is stopped."""
+    restart: Restart = Restart()
+    """How often it is restarted after crashes, and when it counts as hung."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Seconds after its end until the job is deleted with all it made. Absent: kept."""
     template: PodTemplate
@@ -305,6 +329,32 @@ class Resized(Reported):
     """Workers for which there was room when it was decided; how many they are in the end, the placement tells."""
 
 
+class CrashStatus(Reported):
+    """An attempt that ended by a worker of its own."""
+
+    attempt: int
+    """Number of the attempt."""
+    time: Timestamp
+    """When that worker ended."""
+    node: str | None = None
+    """Node of that worker. Absent: a gang that hung was on several."""
+    exit_code: int | None = None
+    """Exit code of its container."""
+    reason: str | None = None
+    """OOMKilled, the signal that ended it, such as SIGSEGV, or Hung."""
+
+
+class FailuresStatus(Reported):
+    """What is remembered of attempts that ended badly."""
+
+    in_a_row: int
+    """Attempts in a row that ended in vain: the wait before the next doubles with each."""
+    saved_step: int | None = None
+    """Last step of the newest checkpoint when the latest of them ended."""
+    last: list[CrashStatus] = Field(default_factory=list, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    """The latest crashes and hangs, oldest first, five at most. Nodes on which different jobs crashed are avoided."""
+
+
 class ProgressStatus(Reported):
     """How far training is, as the program tells."""
 
@@ -320,6 +370,14 @@ class ProgressStatus(Reported):
     """When the program expects to be done."""
     time: Timestamp
     """When it told so."""
+    attempt: int | None = None
+    """Number of the attempt that told so."""
+    advanced_at: Timestamp | None = None
+    """When it last made progress, or saved."""
+    usual_seconds: float | None = None
+    """Seconds that usually pass between two reports of progress. Absent: there were too few to tell."""
+    longest_seconds: float | None = None
+    """The longest that passed between two."""
 
 
 class CheckpointStatus(Reported):
@@ -395,6 +453,12 @@ class TrainingJobStatus(Reported):
     resized: Resized | None = None
     """When its number of workers was last changed, or is being changed: until that attempt begins, the room of the
     fewer workers is kept for it."""
+    restarts: int | None = None
+    """Restarts after crashes so far; spec.restart.maxRestarts is the most."""
+    hangs: int | None = None
+    """Attempts that were stopped, since they made no progress any more."""
+    failures: FailuresStatus | None = None
+    """What is remembered of crashes and hangs. Absent: there were none."""
     not_before: Timestamp | None = None
     """A requeued job is not admitted before this moment."""
     finished_ranks: str | None = None
@@ -432,6 +496,7 @@ TRAINING_JOB = CustomResource(
         Column("Workers", ".status.ready", "Ready workers of those that it has"),
         Column("State", ".status.state", "What the job is doing"),
         Column("Progress", ".status.progress.summary", "How far training is"),
+        Column("Restarts", ".status.restarts", "Restarts after crashes", type="integer"),
         Column("Reason", ".status.verdict.reason", "Why"),
         Column("Placement", ".status.placement.summary", "Nodes and the ranks on them", wide=True),
         Column("Device", ".status.device", "What each worker has", wide=True),

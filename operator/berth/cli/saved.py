@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from berth import __version__
 from berth.api.convert import spec_digest
 from berth.api.problems import Misconfigured
+from berth.control.last_words import without_last_words
 from berth.control.status import from_rfc3339, to_rfc3339
 
 Raw = Mapping[str, Any]
@@ -38,10 +39,10 @@ class Saved:
     lists: Mapping[str, Any]  # objects by the plural of their kind
 
     def write(self) -> str:
-        """As JSON, for a file. Commands, arguments and the values of environment variables are left out."""
+        """As JSON, for a file. Commands, arguments, values of environment variables and quoted logs are left out."""
         lists = {plural: [_bare(raw) for raw in found] for plural, found in self.lists.items()}
         for plural in OURS:
-            lists[plural] = [_without_secrets(raw) for raw in lists.get(plural, ())]
+            lists[plural] = [_without_secrets(_without_logs(raw)) for raw in lists.get(plural, ())]
         about = {"apiVersion": "berth.dev/v1alpha1", "kind": "Snapshot", "berth": __version__}
         return json.dumps(
             {
@@ -101,6 +102,19 @@ def _without_secrets(raw: Raw) -> Raw:
     if digest and status.get("specDigest") == digest:
         bare["status"] = {**status, "specDigest": _digest(bare["spec"])}
     return bare
+
+
+def _without_logs(raw: Raw) -> Raw:
+    """A workload whose messages quote no log."""
+    status = raw.get("status") or {}
+    told = {"verdict": _quoting_nothing(status["verdict"])} if status.get("verdict") else {}
+    if status.get("conditions"):
+        told["conditions"] = [*map(_quoting_nothing, status["conditions"])]
+    return {**raw, "status": {**status, **told}} if told else raw
+
+
+def _quoting_nothing(told: Raw) -> Any:
+    return {**told, "message": without_last_words(told["message"])} if told.get("message") else told
 
 
 def _container(raw: Any) -> Any:

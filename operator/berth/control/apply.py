@@ -16,6 +16,7 @@ from typing import Any
 from berth.control import builders
 from berth.control.checkpoints import NOTHING, Telling
 from berth.control.events import Recorder
+from berth.control.last_words import with_last_words
 from berth.control.picture import Picture, Raw, version_of
 from berth.control.ports import (
     DEPLOYMENTS,
@@ -160,6 +161,7 @@ class Applier:
     async def _(self, action: Stop, target: Target) -> None:
         assert target.workload.attempt is not None
         if not target.workload.attempt.stopping:
+            message = await with_last_words(self.api, action.ref, action.message, action.log_of)
             stopping = replace(target.workload.attempt, stopping=action.reason)
             stopped = replace(
                 target.workload,
@@ -169,9 +171,10 @@ class Applier:
                 moved=action.moved or target.workload.moved,
                 gave_way_to=action.gives_way_to or target.workload.gave_way_to,
                 resized=action.resize or target.workload.resized,
+                failures=action.failures or target.workload.failures,
             )
-            await self._write_status(target, stopped, Verdict(action.reason, action.message))
-            self.recorder.note(action.ref, action.reason, action.message, warning=True)
+            await self._write_status(target, stopped, Verdict(action.reason, message))
+            self.recorder.note(action.ref, action.reason, message, warning=True)
         await self._suspend(action.ref, builders.attempt_name(action.ref, action.number))
 
     @_carry_out.register
@@ -182,9 +185,11 @@ class Applier:
 
     @_carry_out.register
     async def _(self, action: Finish, target: Target) -> None:
-        finished = replace(target.workload, finished=action.outcome, finished_at=self.clock())
-        await self._write_status(target, finished, Verdict(action.reason, action.message))
-        self.recorder.note(action.ref, action.outcome, action.message, warning=action.outcome == "Failed")
+        message = await with_last_words(self.api, action.ref, action.message, action.log_of)
+        failures = action.failures or target.workload.failures
+        finished = replace(target.workload, finished=action.outcome, finished_at=self.clock(), failures=failures)
+        await self._write_status(target, finished, Verdict(action.reason, message))
+        self.recorder.note(action.ref, action.outcome, message, warning=action.outcome == "Failed")
 
     @_carry_out.register
     async def _(self, action: Expire, target: Target) -> None:

@@ -86,6 +86,8 @@ class Observer:
             queues=queues,
             holding=picture.holding(),
             observed={report.meta.name: report.observed for report in picture.gpu_nodes},
+            paces=dict(picture.paces),
+            listening=picture.listening,
         )
 
     def _with_past(self, queue: Queue) -> Queue:
@@ -268,6 +270,10 @@ class Observer:
             exit_code=pod.exit_code,
             message=pod.message or pod.unschedulable,
             device=device_from(pod.meta.annotations.get(DEVICE_ANNOTATION, "")),
+            container=pod.container,
+            ended_at=pod.ended_at,
+            ending_since=pod.ending_since,
+            disrupted=pod.disrupted,
         )
 
     def _volume_affinity(self, namespace: str, claim_name: str) -> Affinity:

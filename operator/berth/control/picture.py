@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from berth.control.interruptions import ANNOTATIONS as INTERRUPTIONS
@@ -26,6 +27,7 @@ from berth.control.records import (
     Record,
     VolumeRecord,
 )
+from berth.model.failures import Pace
 from berth.model.nodes import Relayout
 from berth.model.resources import Resources
 from berth.model.workloads import Attempt
@@ -117,6 +119,8 @@ class Picture:
     used: dict[str, dict[str, int]] = field(default_factory=dict)  # by node, of bound pods that have not ended
     pods_of: dict[str, dict[str, PodRecord]] = field(default_factory=dict)  # by workload uid, then pod uid
     changed: set[str] = field(default_factory=set)  # uids of workloads that changed since last asked
+    paces: dict[str, Pace] = field(default_factory=dict)  # by uid: how attempts get on, as this process heard
+    listening: float = inf  # since when it hears them, in seconds since the epoch; infinite: it does not
     generation: int = 0  # counts changes of what every workload's conversion depends on
     changed_nodes: set[str] = field(default_factory=set)  # names of nodes that changed since last asked
     storage_changed: bool = True  # claims or volumes, which only workloads that name claims depend on
@@ -164,6 +168,7 @@ class Picture:
         if self.own[resource].pop(uid, None) is not None:
             self.validations.pop(uid, None)
             self.assumed_attempts.pop(uid, None)
+            self.paces.pop(uid, None)
             self._touch(uid)
 
     def resync(self, resource: Resource, listed: Sequence[Raw], version: int) -> None:

@@ -97,6 +97,10 @@ class Api(Protocol):
         """All objects of a kind, in all namespaces; those only that a field selector names."""
         ...
 
+    async def log(self, namespace: str, pod: str, *, container: str, lines: int, most_bytes: int) -> str:
+        """The last lines of a container's log; of more bytes only the first so many."""
+        ...
+
     async def create(
         self, resource: Resource, namespace: str, body: Mapping[str, Any], *, dry_run: bool = False
     ) -> Json:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from berth.control.picture import Picture, Raw
 from berth.control.ports import TRAINING_JOBS, Api, ApiError, Clock, Json, NotFound
 from berth.control.records import ATTEMPT_LABEL, NAME_LABEL, UID_LABEL, PodRecord, whole_number
-from berth.control.status import save_request_from, to_rfc3339
+from berth.control.status import pace_status, save_request_from, to_rfc3339
+from berth.control.tempo import Tempo
 from berth.model.workloads import SaveRequest
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class _Job:
     """What is known of one running attempt."""
 
     attempt: int
+    tempo: Tempo
     pending: Json = field(default_factory=dict)  # status fields that are not written yet
     due: float = 0.0  # when to write them
     written: float = 0.0  # when progress was written last
@@ -98,6 +100,8 @@ class Desk:
         raw, job = self._job_of(caller, name)
         now = self.clock()
         urgent = report.checkpoint is not None or bool(report.problem)
+        job.tempo.take(now, report.step, report.percent, saved=urgent)
+        self.picture.paces[raw["metadata"]["uid"]] = job.tempo.pace
         job.pending |= self._status(job, report, now)
         if job.pending:
             due = now if urgent else max(now, job.written + PROGRESS_SECONDS)
@@ -134,6 +138,7 @@ class Desk:
 
     async def run(self) -> None:
         """Write what is due into statuses, for ever."""
+        self.picture.listening = self.clock()
         limit = asyncio.Semaphore(WRITES)
         while True:
             now = self.clock()
@@ -179,6 +184,7 @@ class Desk:
             raw = self.picture.workloads.get(uid)
             if (raw is None or live_attempt(raw) != job.attempt) and not job.waiters:
                 del self._jobs[uid]
+                self.picture.paces.pop(uid, None)
 
     def _job_of(self, caller: Caller, name: str) -> tuple[Raw, _Job]:
         """The job that the caller is a member of."""
@@ -204,7 +210,8 @@ class Desk:
     def _known(self, uid: str, attempt: int) -> _Job:
         job = self._jobs.get(uid)
         if job is None or job.attempt != attempt:
-            job = self._jobs[uid] = _Job(attempt)
+            raw = self.picture.workloads.get(uid) or {}
+            job = self._jobs[uid] = _Job(attempt, Tempo.resumed(attempt, raw.get("status") or {}))
         return job
 
     def _note_listening(self, raw: Raw, job: _Job) -> None:
@@ -239,7 +246,7 @@ class Desk:
         """The status fields that a report changes."""
         fields: Json = {}
         if report.step is not None or report.percent is not None:
-            fields["progress"] = _progress_status(report, now)
+            fields["progress"] = _progress_status(report, now) | pace_status(job.tempo.pace)
         if report.checkpoint is not None:
             answers = report.answers or job.answers
             fields["checkpoint"] = _saved_status(job.attempt, report.checkpoint) | {"answers": answers or None}

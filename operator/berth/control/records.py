@@ -71,6 +71,10 @@ class PodRecord:
     unschedulable: str = ""  # kube-scheduler's message while it can't bind the pod
     exit_code: int | None = None
     index: int = 0  # completion index
+    container: str = ""  # the one that ended with the exit code
+    ended_at: float = 0.0  # when it did, in seconds since the epoch
+    ending_since: float = 0.0  # when it was told to end, in seconds since the epoch
+    disrupted: bool = False  # whether it was evicted, or its node was lost
 
     @property
     def ended(self) -> bool:

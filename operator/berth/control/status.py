@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from berth.control.ports import Json
+from berth.model.failures import Crash, Failures, Pace
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize, SaveRequest
 from berth.planning.fairness import HOUR, Standing, counted
@@ -193,6 +194,50 @@ def resized_status(resize: Resize | None) -> Json | None:
 def resized_from(status: Mapping[str, Any] | None) -> Resize | None:
     """The inverse of `resized_status`."""
     return Resize(status["attempt"], status["from"], status["to"]) if status else None
+
+
+def failures_status(failures: Failures) -> Json | None:
+    """What a job remembers of its failures besides their numbers, as status states it."""
+    if failures == Failures(failures.restarts, failures.hangs):
+        return None
+    last = [
+        {"attempt": c.attempt, "time": to_rfc3339(c.at), "node": c.node or None, "exitCode": c.exit_code}
+        | {"reason": c.reason or None}
+        for c in failures.last
+    ]
+    return {"inARow": failures.row, "savedStep": failures.step, "last": last}
+
+
+def failures_from(status: Mapping[str, Any]) -> Failures:
+    """The inverse of it, from a whole status."""
+    told = status.get("failures") or {}
+    last = (
+        Crash(int(c["attempt"]), from_rfc3339(c["time"]), c.get("node") or "", c.get("exitCode"), c.get("reason") or "")
+        for c in told.get("last") or ()
+    )
+    row, step = told.get("inARow") or 0, told.get("savedStep")
+    return Failures(status.get("restarts") or 0, status.get("hangs") or 0, row, step, tuple(last))
+
+
+def pace_status(pace: Pace) -> Json:
+    """How an attempt gets on, as a status's progress states it."""
+    return {
+        "attempt": pace.attempt,
+        "advancedAt": to_rfc3339(pace.advanced_at) if pace.advanced_at else None,
+        "usualSeconds": None if pace.usual_seconds is None else round(pace.usual_seconds, 1),
+        "longestSeconds": round(pace.longest_seconds, 1) or None,
+    }
+
+
+def pace_from(status: Mapping[str, Any]) -> Pace:
+    """The inverse of it, from a whole status."""
+    told = status.get("progress") or {}
+    return Pace(
+        told.get("attempt") or 0,
+        from_rfc3339(told.get("advancedAt")),
+        told.get("usualSeconds"),
+        told.get("longestSeconds") or 0.0,
+    )
 
 
 def with_condition(

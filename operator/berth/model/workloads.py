@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
+from berth.model.failures import Failures, Pace, Restart
 from berth.model.reasons import Verdict
 
 
@@ -183,6 +184,10 @@ class Pod:
     exit_code: int | None = None
     message: str = ""  # why it failed, or why kube-scheduler can't bind it
     device: Device | None = None  # what a service's pod requests (its model by its node)
+    container: str = ""  # the one that ended with that exit code
+    ended_at: float = 0.0  # when it did, in seconds since the epoch; 0: not yet, or nobody knows
+    ending_since: float = 0.0  # when it was told to end; 0: it was not, or nobody knows
+    disrupted: bool = False  # evicted, or its node is lost: what it ended with says nothing of its program
 
 
 class RunPhase(StrEnum):
@@ -265,6 +270,11 @@ class Workload:
     save_request: SaveRequest | None = None  # the last one
     listens: int = 0  # number of the attempt whose members ask for save requests; 0: none did
     grace_seconds: float = 30.0  # from SIGTERM to SIGKILL
+    saved_step: int | None = None  # the last step that the newest holds, of whichever attempt; None: there is none
+    save_seconds: float = 0.0  # that it took; 0: unknown
+    restart: Restart = field(default_factory=Restart)
+    failures: Failures = field(default_factory=Failures)
+    pace: Pace = field(default_factory=Pace)  # of the latest attempt that told of it
     expected_end: float = 0.0  # when the live attempt itself expects to be done; 0: it does not say
     gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that

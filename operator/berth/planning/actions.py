@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from berth.model.failures import Failures
 from berth.model.nodes import Relayout, Trouble
 from berth.model.reasons import Verdict
-from berth.model.workloads import Claim, Device, Placement, Ref, Resize, SaveRequest
+from berth.model.workloads import Claim, Device, Placement, Pod, Ref, Resize, SaveRequest
 from berth.planning.fairness import Standing
 
 
@@ -74,9 +75,10 @@ class AskToSave:
 class Stop:
     """End the live attempt: record why, suspend its Job, and once its pods are gone, release its room.
 
-    `reason`: "Suspended", "MaxRuntimeExceeded" (final: the job failed), "Requeued" (it waits for a new place),
-    "Consolidated" (it goes elsewhere, so that another fits), "Preempted" or "Reclaimed" (it gives way), "Resized" (it
-    goes on with more members, or with no more than it would like), "NodeLost", or the reason of an interruption.
+    `reason`: "Suspended", "MaxRuntimeExceeded" or "Hung" (final: the job failed), "Requeued" (it waits for a new
+    place), "Restarted" (it crashed, hung, or asked for it), "Consolidated" (it goes elsewhere, so that another fits),
+    "Preempted" or "Reclaimed" (it gives way), "Resized" (it goes on with more members, or with no more than it would
+    like), "NodeLost", or the reason of an interruption.
     """
 
     ref: Ref
@@ -88,6 +90,8 @@ class Stop:
     moved: tuple[float, float] | None = None  # in quiet hours: when that was decided, and what it costs in dollars
     gives_way_to: Claim | None = None  # whose room it makes, and keeps until that one has its place
     resize: Resize | None = None  # with how many members an elastic gang is to go on
+    failures: Failures | None = None  # what the job is to remember of them; None: nothing new
+    log_of: Pod | None = None  # the pod whose last words belong to the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class Finish:
     outcome: str
     reason: str
     message: str
+    failures: Failures | None = None  # what the job is to remember of them; None: nothing new
+    log_of: Pod | None = None  # the pod whose last words belong to the message
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,16 @@ from berth.model.workloads import Device, Kind, Placement, Request, Workload
 from berth.planning.actions import Admit
 from berth.planning.cohorts import stopped
 from berth.planning.endings import Ending
+from berth.planning.failures import RESTARTED
 from berth.planning.field import Field
 from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
 from berth.planning.scratch import Scratch, gang_of, linked_boards
+from berth.planning.suspects import avoided_text
 from berth.planning.verdicts import boards_text, placed, sized
+
+AGAIN = ("Requeued", RESTARTED)  # why a job stopped that waits for its next attempt, and goes on telling so
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,8 @@ def settle(s: Scratch, w: Workload, found: Fit, until: float) -> None:
     if w.request is not None and w.request.elastic is not None:
         told = sized(len(nodes), w.request.workers, w.request.elastic.most, _lacks(s, w, found.option, len(nodes)))
         verdict = replace(verdict, message=f"{verdict.message}; {told}")
+    if shunned := avoided_text(s.suspected, [found.field.pool]):
+        verdict = replace(verdict, message=f"{verdict.message}; {shunned}")
     s.decide(w.ref, verdict, Admit(w.ref, w.attempts_made + 1, Placement(device, nodes), verdict))
 
 
@@ -194,7 +200,7 @@ def held_back(s: Scratch, w: Workload) -> Verdict | None:
         s.wake(w.not_before)
         if w.verdict and w.verdict.reason == Reason.PENDING_EVALUATION:
             return w.verdict
-        before = f" after: {w.verdict.message}" if w.verdict and w.verdict.reason == "Requeued" else ""
+        before = f" after: {w.verdict.message}" if w.verdict and w.verdict.reason in AGAIN else ""
         return Verdict(Reason.PENDING_EVALUATION, f"waits for its next attempt{before}", None, _workers(w))
     return None
 

@@ -16,7 +16,7 @@ from berth.planning.cutting import Guide
 from berth.planning.fleet import MOST, Bools, Ints, Outlook, Pool, Span
 from berth.planning.ledger import PODS, Room, needs_of
 
-AVOIDED = "avoided after a refusal"
+AVOIDED = "avoided after a refusal or a crash"
 LINKLESS = "without NVLink"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from berth.model.failures import HUNG
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import (
     Attempt,
@@ -19,6 +20,8 @@ from berth.model.workloads import (
 )
 from berth.planning.actions import Action, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
 from berth.planning.cohorts import stopped
+from berth.planning.failures import fails, judge
+from berth.planning.hangs import stop_if_hung
 from berth.planning.interruptions import NODE_LOST, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
 from berth.planning.scratch import Scratch
@@ -26,6 +29,7 @@ from berth.planning.verdicts import PLACED, where
 
 ENDED = (PodPhase.SUCCEEDED, PodPhase.FAILED)
 ON_NODES = (PodPhase.PINNED, PodPhase.BOUND, PodPhase.READY)
+FINAL = ("MaxRuntimeExceeded", HUNG)  # why a job is stopped that has failed
 WAITING_FOR_PODS = "WaitingForPods"  # the reason of a gang that was whole and lacks a member
 
 
@@ -128,7 +132,7 @@ def advance(s: Scratch, run: Live) -> None:
         s.decide(w.ref, Verdict("Succeeded", message), Finish(w.ref, attempt.number, "Succeeded", "Succeeded", message))
     elif attempt.stopping:
         _end(s, run)
-    elif attempt.phase is RunPhase.FAILED:
+    elif attempt.phase is RunPhase.FAILED or fails(run.pods):
         _failed(s, run)
     elif attempt.phase is RunPhase.SUCCEEDED:
         _unproven(s, run)
@@ -148,7 +152,7 @@ def advance(s: Scratch, run: Live) -> None:
     elif attempt.phase is RunPhase.ABSENT:
         if not _late(s, run):
             s.decide(w.ref, _running(s, run), MakeAttempt(w.ref, attempt.number, attempt.placement))
-    else:
+    elif not stop_if_hung(s, w, attempt, run.pods):
         _run(s, run)
 
 
@@ -207,7 +211,7 @@ def _end(s: Scratch, run: Live) -> None:
         return
     done: tuple[Action, ...] = ()
     if all(pod.phase in ENDED or is_out_of_reach(s, pod) for pod in run.pods):
-        if attempt.stopping == "MaxRuntimeExceeded":
+        if attempt.stopping in FINAL:
             done = (Finish(w.ref, attempt.number, "Failed", attempt.stopping, message),)
         else:
             done = (Release(w.ref, attempt.number, attempt.stopping, message),)
@@ -228,11 +232,7 @@ def _failed(s: Scratch, run: Live) -> None:
         message = "its Job failed though no worker did: a pod was deleted, or its node is gone; planned anew"
         _stop(s, run, "Requeued", message, not_before=s.now + s.policy.avoid_seconds)
         return
-    guilty = next((p for p in failed if p.exit_code), failed[0])
-    code = "" if guilty.exit_code is None else f" with exit code {guilty.exit_code}"
-    why = f": {guilty.message}" if guilty.message else ""
-    message = f"worker {guilty.index} on {guilty.node or 'no node'} ended{code}{why}"
-    s.decide(w.ref, Verdict("Failed", message), Finish(w.ref, attempt.number, "Failed", "Failed", message))
+    judge(s, w, attempt, run.pods)
 
 
 def _overdue(s: Scratch, w: Workload, attempt: Attempt) -> bool:
@@ -273,7 +273,7 @@ def _run(s: Scratch, run: Live) -> None:
     actions: list[Action] = []
     verdict = _running(s, run)
     if moving:
-        avoided = {node for node, until in avoid if until > s.now}
+        avoided = {node for node, until in avoid if until > s.now} | s.suspected.keys()
         moved = relocate(s, run.request, placement, moving, avoided)
         if moved is None:
             why = f"worker {min(moving)} can't run on {placement.nodes[min(moving)]} any more, and no other node fits"

@@ -25,6 +25,7 @@ from berth.planning.reservation import reserve
 from berth.planning.resizing import given_back, resize
 from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Consolidating, Policy, Snapshot
+from berth.planning.suspects import avoided_text
 from berth.planning.turns import Turns
 from berth.planning.usage import usage
 from berth.planning.vain import Vain
@@ -170,7 +171,9 @@ def _explain(ahead: Ahead, w: Workload, told: dict[object, Verdict], turns: Turn
     key = (w.request, w.queue, s.avoided(w), s.reserved.binding(until))
     if key not in told:
         verdict, hindered = waiting(s, w, least), hindrance(ahead, least)
-        told[key] = replace(verdict, message=f"{verdict.message}; {hindered}") if hindered else verdict
+        models = {option.device.model for option in s.options(least.demand, least.tensor)}
+        also = [text for text in (hindered, avoided_text(s.suspected, map(s.fleet.pools.__getitem__, models))) if text]
+        told[key] = replace(verdict, message="; ".join([verdict.message, *also]))
     s.decide(w.ref, turns.told(w, least, told[key]))
 
 

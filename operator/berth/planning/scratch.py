@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from math import inf
@@ -29,6 +29,7 @@ from berth.planning.packing import Gang, nested
 from berth.planning.quota import Quota
 from berth.planning.reserved import Reserved
 from berth.planning.snapshot import Policy, Snapshot
+from berth.planning.suspects import Suspicion, suspects
 
 T = TypeVar("T")
 
@@ -196,11 +197,19 @@ class Scratch:
             self._counts[tree, model] = float(owned or 0) or (pool.boards if pool else 0.0) or 1.0
         return self._counts[tree, model]
 
+    @cached_property
+    def suspected(self) -> Mapping[str, Suspicion]:
+        """The nodes that nobody is to go to, since different jobs crashed there lately."""
+        found = suspects((*self.snapshot.crashed, *self.snapshot.workloads), self.fleet, self.now)
+        for suspicion in found.values():
+            self.wake(suspicion.until)
+        return found
+
     def avoided(self, workload: Workload) -> frozenset[str]:
-        """The nodes that refused a member of the workload lately."""
+        """The nodes that a workload is not to go to: it was refused there or crashed lately, or others did."""
         for _, until in workload.avoid:
             self.wake(until)
-        return frozenset(node for node, until in workload.avoid if until > self.now)
+        return frozenset(node for node, until in workload.avoid if until > self.now).union(self.suspected)
 
 
 def boards_asked(w: Workload) -> int:

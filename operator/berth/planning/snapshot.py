@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
+from berth.model.failures import Pace
 from berth.model.nodes import Node
 from berth.model.resources import Resources
 from berth.model.topology import DEFAULT_LEVELS, Level
@@ -24,7 +26,10 @@ class Snapshot:
     what the node's agent reports of holders is the whole truth only where it names them all. `observed` is when the
     agent of each node last reported its boards, in seconds since the epoch.
 
-    Of copies that leave workloads out, `elsewhere` says what those of them that run hold, by queue: members by device.
+    Of copies that leave workloads out, `elsewhere` says what those of them that run hold, by queue: members by device;
+    `crashed` has all that crashed, left out or not.
+    `paces` says how attempts get on, by the uids of their jobs, where that is newer than what statuses tell;
+    `listening` since when their reports are heard, in seconds since the epoch; infinite: they are not.
     `until` is the uid of the workload in question: what is served after it is not planned for. "": all are.
     """
 
@@ -35,6 +40,9 @@ class Snapshot:
     holding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     observed: Mapping[str, float] = field(default_factory=dict)
     elsewhere: Mapping[str, Mapping[Device, int]] = field(default_factory=dict)
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    listening: float = inf
+    crashed: tuple[Workload, ...] = ()
     until: str = ""
 
 

@@ -50,7 +50,7 @@ def concerning(snapshot: Snapshot, w: Workload, *others: Workload) -> Snapshot:
     if first:
         return first_in_line(snapshot, w, *others)
     kept = (v for v in snapshot.workloads if v.attempt or v.finished or v.pods or _may_precede(v, w))
-    return replace(snapshot, workloads=tuple(kept), until=w.ref.uid)
+    return replace(snapshot, workloads=tuple(kept), crashed=_crashed(snapshot), until=w.ref.uid)
 
 
 def first_in_line(snapshot: Snapshot, w: Workload, *others: Workload) -> Snapshot:
@@ -72,7 +72,11 @@ def first_in_line(snapshot: Snapshot, w: Workload, *others: Workload) -> Snapsho
         elif v.attempt is not None and not v.finished:
             placement = v.attempt.placement
             elsewhere.setdefault(v.queue, Counter())[placement.device] += len(placement.nodes)
-    return replace(snapshot, workloads=tuple(kept), elsewhere=elsewhere, until=w.ref.uid)
+    return replace(snapshot, workloads=tuple(kept), elsewhere=elsewhere, crashed=_crashed(snapshot), until=w.ref.uid)
+
+
+def _crashed(snapshot: Snapshot) -> tuple[Workload, ...]:
+    return tuple(v for v in (*snapshot.crashed, *snapshot.workloads) if v.failures.last)
 
 
 def _may_precede(v: Workload, w: Workload) -> bool:
