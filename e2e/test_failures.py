@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 FREEZE = """
 import os, pathlib, signal
 for entry in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"/programs/train.py" in (entry / "cmdline").read_bytes():
+    if (entry / "cmdline").read_bytes().split(b"\\0")[1:2] == [b"/programs/train.py"]:
         os.kill(int(entry.name), signal.SIGSTOP)
 """
 CRASHES = "python3 /programs/train.py --epochs 3; echo 'RuntimeError: NaN in the loss' >&2; exit 3"
