@@ -303,6 +303,19 @@ async def test_a_step_a_percentage_and_the_end_of_a_save_are_signs_of_life(repor
     assert office.picture.paces[office.uid].advanced_at == 1_000_060.0
 
 
+@pytest.mark.parametrize("last", [Report(step=10, total=10), Report(percent=100)])
+async def test_what_comes_after_the_last_step_has_no_pace(last: Report) -> None:
+    office = Office()
+    for step in range(1, 9):
+        office.desk.take(CALLER, "llm", Report(step=step, total=10))
+        office.clock.advance(5)
+    assert office.picture.paces[office.uid].usual_seconds == 5.0
+    office.desk.take(CALLER, "llm", last)
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
+    assert office.picture.paces[office.uid].usual_seconds is None
+    assert "usualSeconds" not in (await office.written())["progress"]
+
+
 async def test_nothing_is_usual_before_there_was_enough_of_it() -> None:
     office = Office()
     for step in range(5):

@@ -100,7 +100,7 @@ class Desk:
         raw, job = self._job_of(caller, name)
         now = self.clock()
         urgent = report.checkpoint is not None or bool(report.problem)
-        job.tempo.take(now, report.step, report.percent, saved=urgent)
+        job.tempo.take(now, report.step, report.total, report.percent, saved=urgent)
         self.picture.paces[raw["metadata"]["uid"]] = job.tempo.pace
         job.pending |= self._status(job, report, now)
         if job.pending:

@@ -11,6 +11,7 @@ from berth.control.status import pace_from
 from berth.model.failures import Pace
 
 FEWEST_PAUSES = 5  # before anything is called usual
+WHOLE = 100  # percent
 KEPT_PAUSES = 15  # of which the median is; more would not see that a job has become slower
 
 
@@ -27,6 +28,7 @@ class Tempo:
     advanced_at: float = 0.0
     usual_seconds: float | None = None  # as an operator before this one knew it, until enough was seen
     longest_seconds: float = 0.0
+    whole: bool = False  # whether all its steps are made: what comes then, such as an export, has no pace
     _since: float = 0.0  # of the pause under way; 0: it was not seen from its beginning on
     _pauses: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_PAUSES))
 
@@ -44,10 +46,13 @@ class Tempo:
             known.advanced_at,
             known.usual_seconds,
             known.longest_seconds,
+            told.get("percent") == WHOLE,
         )
 
-    def take(self, now: float, step: int | None, percent: int | None, saved: bool) -> None:
+    def take(self, now: float, step: int | None, total: int | None, percent: int | None, *, saved: bool) -> None:
         """A report came; `saved`: a save ended."""
+        if step is not None or percent is not None:
+            self.whole = percent == WHOLE or bool(total and (step or 0) >= total)
         before = self.step, self.percent
         self.step = max(self.step, -1 if step is None else step)
         self.percent = max(self.percent, -1 if percent is None else percent)
@@ -63,4 +68,5 @@ class Tempo:
     @property
     def pace(self) -> Pace:
         """For the plan."""
-        return Pace(self.attempt, self.advanced_at, self.usual_seconds, self.longest_seconds)
+        usual = None if self.whole else self.usual_seconds
+        return Pace(self.attempt, self.advanced_at, usual, self.longest_seconds)
