@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.model.failures import Crash, Failures, Restart
+from berth.model.nodes import Interruption
 from berth.model.workloads import Pod, PodPhase, RunPhase, Workload
 from berth.planning.actions import Finish, Stop
 from berth.planning.failures import FINE_SECONDS, LONGEST_BACKOFF_SECONDS, MOST_CRASHES, backoff
@@ -124,7 +125,10 @@ def test_what_comes_after_a_crash_does_not_excuse_it() -> None:
     assert stop_of(failed(*pods, workers=2)).reason == "Restarted"
 
 
-@pytest.mark.parametrize("lost", [[a_node("n2", ready=False)], []])
+GOING = a_node("n2", interruption=Interruption("SpotInterruption", "a test"))
+
+
+@pytest.mark.parametrize("lost", [[a_node("n2", ready=False)], [GOING], []])
 def test_the_end_of_a_gang_whose_node_is_lost_does_not_count(lost: list[Any]) -> None:
     job = failed(ended(1), workers=2)
     (stop,) = planned([a_node("n1"), a_node("n3"), *lost], job).actions
