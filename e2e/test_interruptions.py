@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from e2e.cluster.engine import lease
 from e2e.cluster.kind import SHARED_PATH, KindCluster
-from e2e.conftest import Json, Kubectl, example, state
+from e2e.conftest import Json, Kubectl, example
 from e2e.fakegpu.metadata import tell
 from e2e.fakegpu.objects import UNHEALTHY
 from e2e.test_checkpoints import epochs, following, status
@@ -35,78 +36,97 @@ killed = pytest.mark.parametrize("kill_after", KILLS)
 def test_a_spot_notice_moves_a_gang_that_loses_no_step(
     kubectl: Kubectl, kind_cluster: KindCluster, kill_after: float | None
 ) -> None:
-    node, words = a_running_job(kubectl, workers=2)
-    with operator_killed(kubectl, kind_cluster, kill_after), following(kubectl, words) as log:
+    first = a_running_job(kubectl, workers=2)
+    with operator_killed(kubectl, kill_after), following(kubectl, first.pod) as log:
         try:
-            tell(kind_cluster.kubeconfig, node, kind="spot", seconds=120)
+            tell(kind_cluster.kubeconfig, first.node, kind="spot", seconds=120)
             told = log.communicate(timeout=120)[0]
-            goes_on_elsewhere(kubectl, node)
+            again = goes_on(kubectl, first)
+            assert first.node not in nodes_of(again)
         finally:
-            tell(kind_cluster.kubeconfig, node)
+            tell(kind_cluster.kubeconfig, first.node)
     assert "asked to save: SpotInterruption" in told
-    assert first_epoch(kubectl) == epochs(told)[-1] + 1, "no step is lost, and none computed twice"
-    if kill_after is None:
-        found = status(kubectl)
-        assert found["saveRequest"]["reason"] == "SpotInterruption"
-        assert found["attempt"] == 2
+    assert epochs(again.log)[0] == epochs(told)[-1] + 1, "no step is lost, and none computed twice"
+    assert status(kubectl)["saveRequest"]["reason"] == "SpotInterruption"
 
 
 @killed
 def test_a_drain_takes_the_whole_gang_along(
     kubectl: Kubectl, kind_cluster: KindCluster, kill_after: float | None
 ) -> None:
-    node, words = a_running_job(kubectl, workers=2)
-    with operator_killed(kubectl, kind_cluster, kill_after), following(kubectl, words) as log:
+    first = a_running_job(kubectl, workers=2)
+    with operator_killed(kubectl, kill_after), following(kubectl, first.pod) as log:
         try:
             options = ("--delete-emptydir-data", "--force", "--pod-selector=berth.dev/name=one-gpu", "--timeout=100s")
-            kubectl("drain", node, *options)
+            kubectl("drain", first.node, *options)
             told = log.communicate(timeout=120)[0]
-            goes_on_elsewhere(kubectl, node)
+            again = goes_on(kubectl, first)
+            assert first.node not in nodes_of(again)
         finally:
-            kubectl("uncordon", node)
+            kubectl("uncordon", first.node)
     assert f"saved epoch {epochs(told)[-1]}" in told
-    assert first_epoch(kubectl) == epochs(told)[-1] + 1
+    assert epochs(again.log)[0] == epochs(told)[-1] + 1
 
 
 @killed
 def test_a_board_that_breaks_is_left(kubectl: Kubectl, kind_cluster: KindCluster, kill_after: float | None) -> None:
-    node, words = a_running_job(kubectl)
-    kubectl.wait("it is known which board it has", lambda: board_of(kubectl, node, words) is not None)
-    index, device = board_of(kubectl, node, words) or (0, "")
-    with operator_killed(kubectl, kind_cluster, kill_after), following(kubectl, words) as log:
+    first = a_running_job(kubectl)
+    kubectl.wait("it is known which board it has", lambda: board_of(kubectl, first) is not None)
+    index, device = board_of(kubectl, first) or (0, "")
+    with operator_killed(kubectl, kill_after), following(kubectl, first.pod) as log:
         try:
-            kubectl("annotate", "node", node, f"{UNHEALTHY}={index}")
+            kubectl("annotate", "node", first.node, f"{UNHEALTHY}={index}")
             told = log.communicate(timeout=120)[0]
-            kubectl.wait("it runs again", lambda: runs_again(kubectl), 180)
+            again = goes_on(kubectl, first)
         finally:
-            kubectl("annotate", "node", node, f"{UNHEALTHY}-")
+            kubectl("annotate", "node", first.node, f"{UNHEALTHY}-")
     assert "asked to save: BoardUnhealthy" in told
-    assert first_epoch(kubectl) == epochs(told)[-1] + 1
-    assert device not in kubectl("logs", pod_of(kubectl, 2))
+    assert epochs(again.log)[0] == epochs(told)[-1] + 1
+    assert device not in again.log
 
 
 @killed
 def test_a_kubelet_that_dies_costs_no_more_than_what_was_not_saved(
     kubectl: Kubectl, kind_cluster: KindCluster, kill_after: float | None
 ) -> None:
-    node, _ = a_running_job(kubectl, interval="2s")
+    first = a_running_job(kubectl, interval="2s")
     kubectl.wait("it has saved", lambda: (status(kubectl).get("checkpoint") or {}).get("step", 0) > 2)
     (folder,) = (kind_cluster.shared / kubectl.namespace).iterdir()
-    with kubelet_dead(kind_cluster, node), operator_killed(kubectl, kind_cluster, kill_after):
+    old, new = folder / str(first.attempt), folder / str(first.attempt + 1)
+    with kubelet_dead(first.node), operator_killed(kubectl, kill_after):
         known = status(kubectl)["checkpoint"]["step"]
-        goes_on_elsewhere(kubectl, node)
-        log = kubectl("logs", pod_of(kubectl, 2))
-        assert f"resumed after epoch {epochs(log)[0] - 1} from /checkpoints/{folder.name}/1" in log
-        assert epochs(log)[0] > known
-        kubectl.wait("the new attempt saves", lambda: status(kubectl)["checkpoint"]["attempt"] == 2)
-        before = latest(folder / "1")
-        kubectl.wait("the old process lives and saves on", lambda: latest(folder / "1") > before)
-        assert latest(folder / "2") > known
-        assert status(kubectl)["checkpoint"]["attempt"] == 2, "what the old one saves does not count"
+        again = goes_on(kubectl, first)
+        assert f"resumed after epoch {epochs(again.log)[0] - 1} from /checkpoints/{folder.name}/{old.name}" in again.log
+        assert epochs(again.log)[0] > known
+        kubectl.wait("the new attempt saves", lambda: status(kubectl)["checkpoint"]["attempt"] == again.attempt)
+        before = latest(old)
+        kubectl.wait("the old process lives and saves on", lambda: latest(old) > before)
+        assert latest(new) > known
+        assert status(kubectl)["checkpoint"]["attempt"] == again.attempt, "what the old one saves does not count"
 
 
-def a_running_job(kubectl: Kubectl, *, workers: int = 1, interval: str = "1h") -> tuple[str, str]:
-    """A job that never ends and saves where every node can read it; the node of its workers, and worker 0's pod."""
+@dataclass(frozen=True)
+class Running:
+    """An attempt that trains: its number, its pods, and what worker 0 said so far."""
+
+    attempt: int
+    pods: list[Json]
+    log: str
+
+    @property
+    def pod(self) -> str:
+        """The name of worker 0's pod."""
+        return name_of(self.pods[0])
+
+    @property
+    def node(self) -> str:
+        """The one node that all workers are on."""
+        (node,) = nodes_of(self)
+        return node
+
+
+def a_running_job(kubectl: Kubectl, *, workers: int = 1, interval: str = "1h") -> Running:
+    """A job that never ends and saves where every node can read it, once it trains and listens."""
     checkpoint = {"interval": interval, "graceSeconds": 20}
     job = example("one-gpu", workers=workers, gpus=ONE_BOARD, checkpoint=checkpoint)
     pod: dict[str, Any] = job["spec"]["template"]["spec"]
@@ -117,38 +137,36 @@ def a_running_job(kubectl: Kubectl, *, workers: int = 1, interval: str = "1h") -
     container["volumeMounts"] = [{"name": "saved", "mountPath": "/checkpoints"}]
     container["securityContext"] = {"runAsUser": 0}  # who alone may write to a folder that the kubelet made
     kubectl.apply(job)
-    kubectl.wait("it runs", lambda: state(kubectl, "one-gpu") == "Running")
-    kubectl.wait("it listens", lambda: status(kubectl).get("listens") == 1)
-    kubectl.wait("it trains", lambda: len(epochs(kubectl("logs", pod_of(kubectl, 1)))) > 2)
-    (node,) = {p["spec"]["nodeName"] for p in kubectl.pods("one-gpu")}
-    return node, pod_of(kubectl, 1)
+    return goes_on(kubectl, None)
 
 
-def pod_of(kubectl: Kubectl, attempt: int) -> str:
-    """The pod of worker 0 in an attempt."""
-    wanted = {"berth.dev/attempt": str(attempt), "batch.kubernetes.io/job-completion-index": "0"}
-    pods = [p["metadata"] for p in kubectl.pods("one-gpu") if wanted.items() <= p["metadata"]["labels"].items()]
-    return str(max(pods, key=lambda metadata: metadata["creationTimestamp"])["name"])
+def goes_on(kubectl: Kubectl, before: Running | None) -> Running:
+    """The attempt after that one, once it trains and listens."""
+    found: list[Running] = []
+
+    def look() -> bool:
+        told = status(kubectl)
+        number = told.get("attempt", 0)
+        if told.get("state") != "Running" or (before and number <= before.attempt) or told.get("listens") != number:
+            return False
+        pods = [p for p in kubectl.pods("one-gpu") if p["metadata"]["labels"]["berth.dev/attempt"] == str(number)]
+        pods.sort(key=lambda p: str(p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]))
+        log = kubectl("logs", name_of(pods[0]))
+        found[:] = [Running(number, pods, log)]
+        return len(epochs(log)) > 2
+
+    kubectl.wait("it trains", look, 240)
+    return found[0]
 
 
-def runs_again(kubectl: Kubectl) -> bool:
-    """Whether the second attempt runs, and has done a step."""
-    found = status(kubectl)
-    if (found.get("state"), found.get("attempt")) != ("Running", 2):
-        return False
-    return bool(epochs(kubectl("logs", pod_of(kubectl, 2))))
+def name_of(pod: Json) -> str:
+    """A pod's name."""
+    return str(pod["metadata"]["name"])
 
 
-def goes_on_elsewhere(kubectl: Kubectl, node: str) -> None:
-    """Return once the second attempt trains, on other nodes."""
-    kubectl.wait("it runs again", lambda: runs_again(kubectl), 240)
-    pods = [p for p in kubectl.pods("one-gpu") if p["metadata"]["labels"]["berth.dev/attempt"] == "2"]
-    assert node not in {p["spec"].get("nodeName") for p in pods}
-
-
-def first_epoch(kubectl: Kubectl) -> int:
-    """The first epoch that the second attempt computed."""
-    return epochs(kubectl("logs", pod_of(kubectl, 2)))[0]
+def nodes_of(running: Running) -> set[str]:
+    """Where its workers are."""
+    return {str(pod["spec"]["nodeName"]) for pod in running.pods}
 
 
 def latest(folder: Path) -> int:
@@ -157,19 +175,19 @@ def latest(folder: Path) -> int:
     return int(json.loads(file.read_text())["step"]) if file.exists() else 0
 
 
-def board_of(kubectl: Kubectl, node: str, pod: str) -> tuple[int, str] | None:
-    """Index and UUID of the board that a pod holds, as its node reports."""
-    boards: list[Json] = kubectl.get("gpunode", node).get("status", {}).get("boards") or []
-    return next(((b["index"], b["uuid"]) for b in boards if (b.get("pod") or {}).get("name") == pod), None)
+def board_of(kubectl: Kubectl, running: Running) -> tuple[int, str] | None:
+    """Index and UUID of the board that worker 0 holds, as its node reports."""
+    boards: list[Json] = kubectl.get("gpunode", running.node).get("status", {}).get("boards") or []
+    return next(((b["index"], b["uuid"]) for b in boards if (b.get("pod") or {}).get("name") == running.pod), None)
 
 
 @contextmanager
-def operator_killed(kubectl: Kubectl, cluster: KindCluster, after: float | None) -> Iterator[None]:
+def operator_killed(kubectl: Kubectl, after: float | None) -> Iterator[None]:
     """Have the operator killed so many seconds from now, and made anew; None: leave it alone."""
     if after is None:
         yield
         return
-    killing = threading.Thread(target=_kill_operator, args=(kubectl, cluster, time.monotonic() + after))
+    killing = threading.Thread(target=_kill_operator, args=(kubectl, time.monotonic() + after))
     killing.start()
     try:
         yield
@@ -177,7 +195,7 @@ def operator_killed(kubectl: Kubectl, cluster: KindCluster, after: float | None)
         killing.join()
 
 
-def _kill_operator(kubectl: Kubectl, cluster: KindCluster, at: float) -> None:
+def _kill_operator(kubectl: Kubectl, at: float) -> None:
     """SIGKILL to its process; its pod is deleted, too, since the kubelet would restart it the later the oftener."""
     selector = (
         "--selector=app.kubernetes.io/name=berth,app.kubernetes.io/component!=agent",
@@ -185,18 +203,13 @@ def _kill_operator(kubectl: Kubectl, cluster: KindCluster, at: float) -> None:
     )
     time.sleep(max(0.0, at - time.monotonic()))
     with lease() as engine:
-        for node in nodes_of(kubectl):
+        for node in [n["metadata"]["name"] for n in kubectl.get("nodes", selector="!type")["items"]]:
             engine.docker("exec", node, "sh", "-c", "pkill -KILL -f 'berth operator --config' || true")
     kubectl("delete", "pod", *selector, "--force", "--grace-period=0")
 
 
-def nodes_of(kubectl: Kubectl) -> list[str]:
-    """The real nodes, by the names of their containers."""
-    return [node["metadata"]["name"] for node in kubectl.get("nodes", selector="!type")["items"]]
-
-
 @contextmanager
-def kubelet_dead(cluster: KindCluster, node: str) -> Iterator[None]:
+def kubelet_dead(node: str) -> Iterator[None]:
     """A node whose kubelet was killed and can't be started; what it had started lives."""
     with lease() as engine:
         engine.docker("exec", node, "mv", "/usr/bin/kubelet", "/usr/bin/kubelet.away")
