@@ -303,7 +303,7 @@ class Town:
                 attempt = replace(w.attempt, placement=action.placement)
                 self.work[uid] = replace(w, attempt=attempt, avoid=action.avoid)
             case Replace():
-                self.pods.pop(action.pod_uid, None) if self._is(action.pod_uid, PodPhase.PINNED) else None
+                self._evict(action.pod_uid)
             case Stop() if w.attempt and w.attempt.number == action.number:
                 if not w.attempt.stopping and current:
                     w = replace(w, avoid=action.avoid or w.avoid, not_before=action.not_before)
@@ -330,6 +330,13 @@ class Town:
                     self.pods.pop(pod_uid, None)
             case Expire():
                 del self.work[uid]
+
+    def _evict(self, uid: str) -> None:
+        """A pod is told to end, unless it was bound since that was decided: only those on bad boards are told then."""
+        pod = self.pods.get(uid)
+        machine = self.machines.get(pod.node) if pod else None
+        if self._is(uid, PodPhase.PINNED) or (machine is not None and machine.sick):
+            del self.pods[uid]
 
     def _is(self, uid: str, phase: PodPhase) -> bool:
         return uid in self.pods and self.pods[uid].phase is phase

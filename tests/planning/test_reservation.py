@@ -162,6 +162,21 @@ def test_a_replica_that_waits_has_its_start_kept_too() -> None:
     assert nodes_of(plan, "small") is None
 
 
+def test_who_waits_behind_a_replica_is_not_promised_its_room_at_the_end_of_time() -> None:
+    device = Device("H100-80GB", "nvidia.com/gpu", 8)
+    pods = (a_pod(PodPhase.GATED, name="p", attempt=0),)
+    service = a_service(gpus=8, created=NOW - 9, pods=pods, served_device=device, served_generation=1)
+    plan = planned(
+        [a_node("n1")],
+        going("a", "n1"),
+        service,
+        a_job("late", gpus=8, created=NOW),
+        used={"n1": {"nvidia.com/gpu": 8}},
+    )
+    assert not plan.faults
+    assert verdict_of(plan, "late").reason == "WaitingForCapacity"
+
+
 @pytest.mark.parametrize(("passing", "passes"), [(Passing.NOBODY, False), (Passing.ANYBODY, True)])
 def test_the_rules_that_comparisons_use(passing: Passing, passes: bool) -> None:
     policy = Policy(backfill=Backfilling(passing))

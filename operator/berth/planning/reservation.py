@@ -100,9 +100,9 @@ def _first_fit(
 ) -> tuple[Sequence[Ending], Room, tuple[str, ...]] | None:
     """After which ends a gang fits, the room there is then, and where it goes; None where it fits now, or never does.
 
-    `booked` are those that start before it, and end: what they take is theirs from now on.
+    `booked` are those that start before it: what they take is theirs from now on, and until they end. Services don't.
     """
-    here = [e for e in (*_all_ends(s), *booked) if e.device.model == field.device.model]
+    here = [e for e in (*_all_ends(s), *booked) if e.device.model == field.device.model and e.at < inf]
     if not here or field.potential < request.workers:
         return None
     gang = gang_of(request, field.device, s.fleet.levels, request.workers)
