@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA := $(or $(BERTH_DATA),../shared/data)
 OPENB := $(DATA)/openb
 
-.PHONY: help setup lock crds lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-queues
+.PHONY: help setup lock crds lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues chaos
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ cluster: setup ## tests on a real API server with KWOK nodes (needs Go once, to 
 
 kind: setup ## tests on real kubelets (needs a Docker engine, or root on Debian)
 	$(PYTEST) -m kind
+
+chaos: setup ## the stories of nodes that go away and of failures, with the operator killed at five moments of each
+	BERTH_E2E_KILLS=$(or $(KILLS),0.3,1,2.5,5,10) $(PYTEST) e2e/test_interruptions.py e2e/test_failures.py
 
 prepare: setup ## build what test clusters consist of, into a cache (about ten minutes, once)
 	$(BIN)/python -m e2e.cluster prepare
@@ -114,3 +117,6 @@ bench-interval: setup ## the automatic checkpoint interval beside the best fixed
 
 clean: ## delete what can be made again (the build cache stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+bench-interruptions: setup ## how fast 400 gangs hear that 200 of 500 nodes go away, and that all run again elsewhere
+	$(BIN)/python -m e2e.bench.interruptions

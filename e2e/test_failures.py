@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from e2e.chaos import killed, operator_killed
 from e2e.cluster.kind import SHARED_PATH
 from e2e.conftest import Json, Kubectl, example, state
 from e2e.test_checkpoints import epochs, status
@@ -22,13 +23,15 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
 CRASHES = "python3 /programs/train.py --epochs 3; echo 'RuntimeError: NaN in the loss' >&2; exit 3"
 
 
-def test_a_job_that_hangs_goes_on_elsewhere_where_it_was(kubectl: Kubectl) -> None:
+@killed
+def test_a_job_that_hangs_goes_on_elsewhere_where_it_was(kubectl: Kubectl, kill_after: float | None) -> None:
     kubectl.apply(a_job_that_saves_for_all_nodes())
     kubectl.wait("it saved", lambda: (status(kubectl).get("checkpoint") or {}).get("step", 0) > 2)
     (pod,) = kubectl.pods("one-gpu")
     kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", FREEZE)
-    kubectl.wait("it was restarted", lambda: status(kubectl).get("hangs") == 1, seconds=180)
-    kubectl.wait("it runs again", lambda: state(kubectl, "one-gpu") == "Running" and attempt(kubectl) == 2, seconds=180)
+    with operator_killed(kubectl, kill_after and HANG_SECONDS + kill_after):
+        kubectl.wait("it was restarted", lambda: status(kubectl).get("hangs") == 1, seconds=180)
+        kubectl.wait("it runs again", lambda: (state(kubectl, "one-gpu"), attempt(kubectl)) == ("Running", 2), 180)
 
     (again,) = [p for p in kubectl.pods("one-gpu") if p["metadata"]["labels"]["berth.dev/attempt"] == "2"]
     assert again["spec"]["nodeName"] != pod["spec"]["nodeName"]
@@ -40,11 +43,13 @@ def test_a_job_that_hangs_goes_on_elsewhere_where_it_was(kubectl: Kubectl) -> No
     assert found["failures"]["last"][0]["reason"] == "Hung"
 
 
-def test_a_crash_loop_ends_and_its_last_words_are_told(kubectl: Kubectl) -> None:
+@killed
+def test_a_crash_loop_ends_and_its_last_words_are_told(kubectl: Kubectl, kill_after: float | None) -> None:
     job = example("one-gpu", gpus=ONE_BOARD, restart={"maxRestarts": 2, "backoff": "1s"})
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", CRASHES]
-    kubectl.apply(job)
-    kubectl.wait("it failed", lambda: state(kubectl, "one-gpu") == "Failed", seconds=180)
+    with operator_killed(kubectl, kill_after):
+        kubectl.apply(job)
+        kubectl.wait("it failed", lambda: state(kubectl, "one-gpu") == "Failed", seconds=180)
 
     found = status(kubectl)
     told = next(c["message"] for c in found["conditions"] if c["type"] == "Failed")
@@ -59,13 +64,17 @@ def test_a_crash_loop_ends_and_its_last_words_are_told(kubectl: Kubectl) -> None
     assert "RESTARTS" in listed
 
 
+HANG_SECONDS = 20
 ONE_BOARD = {"count": 1, "models": ["H100"]}
 
 
 def a_job_that_saves_for_all_nodes() -> Json:
     """A job that never ends, and saves every few seconds into a folder that each node has."""
     job = example(
-        "one-gpu", gpus=ONE_BOARD, checkpoint={"interval": "2s", "graceSeconds": 5}, restart={"hangTimeout": "20s"}
+        "one-gpu",
+        gpus=ONE_BOARD,
+        checkpoint={"interval": "2s", "graceSeconds": 5},
+        restart={"hangTimeout": f"{HANG_SECONDS}s"},
     )
     pod: dict[str, Any] = job["spec"]["template"]["spec"]
     folder = {"path": f"{SHARED_PATH}/{uuid.uuid4().hex}", "type": "DirectoryOrCreate"}

@@ -1,15 +1,8 @@
-"""Story: nodes and boards go away, with and without a word, and a job that trains there loses no step that it saved.
-
-`BERTH_E2E_KILLS`, such as "0.5,2,8", has each story told once more for each of these moments, in seconds after the node
-begins to go: the operator is killed then, and the end must be the same.
-"""
+"""Story: nodes and boards go away, with and without a word, and a job that trains there loses no step that it saved."""
 
 from __future__ import annotations
 
 import json
-import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from e2e.chaos import killed, operator_killed
 from e2e.cluster.engine import lease
 from e2e.cluster.kind import SHARED_PATH, KindCluster
 from e2e.conftest import Json, Kubectl, example
@@ -27,9 +21,7 @@ from e2e.test_checkpoints import epochs, following, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]
 
-KILLS = [None, *(float(part) for part in os.environ.get("BERTH_E2E_KILLS", "").split(",") if part)]
 ONE_BOARD = {"count": 1, "models": ["H100"]}
-killed = pytest.mark.parametrize("kill_after", KILLS)
 
 
 @killed
@@ -179,33 +171,6 @@ def board_of(kubectl: Kubectl, running: Running) -> tuple[int, str] | None:
     """Index and UUID of the board that worker 0 holds, as its node reports."""
     boards: list[Json] = kubectl.get("gpunode", running.node).get("status", {}).get("boards") or []
     return next(((b["index"], b["uuid"]) for b in boards if (b.get("pod") or {}).get("name") == running.pod), None)
-
-
-@contextmanager
-def operator_killed(kubectl: Kubectl, after: float | None) -> Iterator[None]:
-    """Have the operator killed so many seconds from now, and made anew; None: leave it alone."""
-    if after is None:
-        yield
-        return
-    killing = threading.Thread(target=_kill_operator, args=(kubectl, time.monotonic() + after))
-    killing.start()
-    try:
-        yield
-    finally:
-        killing.join()
-
-
-def _kill_operator(kubectl: Kubectl, at: float) -> None:
-    """SIGKILL to its process; its pod is deleted, too, since the kubelet would restart it the later the oftener."""
-    selector = (
-        "--selector=app.kubernetes.io/name=berth,app.kubernetes.io/component!=agent",
-        "--namespace=berth-system",
-    )
-    time.sleep(max(0.0, at - time.monotonic()))
-    with lease() as engine:
-        for node in [n["metadata"]["name"] for n in kubectl.get("nodes", selector="!type")["items"]]:
-            engine.docker("exec", node, "sh", "-c", "pkill -KILL -f 'berth operator --config' || true")
-    kubectl("delete", "pod", *selector, "--force", "--grace-period=0")
 
 
 @contextmanager
