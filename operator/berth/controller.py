@@ -208,7 +208,7 @@ class Operator:
             hosts=[config.progress_host],
             in_use=lambda: {raw["metadata"]["namespace"] for raw in picture.workloads.values() if is_training(raw)},
         )
-        self.desk = Desk(picture, self.api, time.time, self.rates.interval)
+        self.desk = Desk(picture, self.api, time.time, self.rates.interval, self.metrics)
         server = ProgressServer(self.desk, Tokens(self.api, time.time))
         service = config.progress_host.partition(".")[0]
         return Endpoint(self.api, server, authority, service, config.progress_port, os.environ.get("POD_IP", ""))

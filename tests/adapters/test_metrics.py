@@ -7,6 +7,7 @@ from dataclasses import replace
 from prometheus_client import generate_latest
 
 from berth.adapters.metrics import Metrics
+from berth.model.losses import Loss, Losses
 from berth.model.nodes import Relayout, Trouble, Way
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Attempt, Demand, Placement, PodShape, Queue, Request, Workload
@@ -78,6 +79,55 @@ def test_an_eviction_is_counted_once_and_not_while_it_goes_on() -> None:
     after(metrics, stop, a_job(attempt=attempt))
     after(metrics, stop, a_job(attempt=replace(attempt, stopping="Suspended")))
     assert value(metrics, "berth_evictions_total", reason="Suspended") == 1
+
+
+def lost(**gpu_seconds: float) -> Losses:
+    """One attempt by each of these reasons."""
+    return Losses(tuple(Loss(reason, 1, seconds) for reason, seconds in gpu_seconds.items()))
+
+
+def test_losses_count_once_when_a_status_tells_of_them() -> None:
+    metrics = Metrics("1")
+    after(metrics, Plan(), a_job(), a_job("other"))
+    for _ in range(3):
+        after(metrics, Plan(), a_job(losses=lost(Drain=80.0)), a_job("other", losses=lost(Drain=20.0, Failed=5.0)))
+    assert value(metrics, "berth_lost_gpu_seconds_total", reason="Drain") == 100
+    assert value(metrics, "berth_lost_gpu_seconds_total", reason="Failed") == 5
+
+
+def test_losses_that_an_operator_before_counted_are_not_counted_again() -> None:
+    metrics = Metrics("1")
+    after(metrics, Plan(), a_job(losses=lost(Drain=80.0)))
+    after(metrics, Plan(), a_job(losses=lost(Drain=90.0)))
+    assert value(metrics, "berth_lost_gpu_seconds_total", reason="Drain") == 10
+    after(metrics, Plan(), a_job())  # somebody wiped its status
+    assert value(metrics, "berth_lost_gpu_seconds_total", reason="Drain") == 10
+
+
+def test_the_age_of_checkpoints_is_that_of_the_job_that_has_most_to_lose() -> None:
+    metrics = Metrics("1")
+    runs = {"attempt": Attempt(1, Placement(BOARD, ("n1",)), NOW - 600), "started_at": NOW - 500}
+    jobs = [
+        a_job("fresh", saves=True, saved_at=NOW - 10, **runs),
+        a_job("old", saves=True, saved_at=NOW - 60, **runs),
+        a_job("careless", **runs),
+        a_job("done", saves=True, finished="Succeeded", **runs),
+        a_job("waiting", saves=True),
+    ]
+    after(metrics, Plan(), *jobs)
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") == 60
+    after(metrics, Plan(), a_job("new", saves=True, **runs))
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") == 500
+    after(metrics, Plan())
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") is None
+
+
+def test_saves_and_restores_are_timed() -> None:
+    metrics = Metrics("1")
+    metrics.saved(2.5)
+    metrics.restored(40.0)
+    assert value(metrics, "berth_checkpoint_save_seconds_sum") == 2.5
+    assert value(metrics, "berth_restore_seconds_bucket", le="60.0") == 1
 
 
 def test_boards_of_queues_as_numbers() -> None:

@@ -23,6 +23,22 @@ RUNNING = {"attempt": 3, "placement": {"device": {}}}
 SAVED = Saved(step=120, time=1_000_000.0, bytes=10, seconds=2.5)
 
 
+class Times:
+    """Saves and restores as they are measured."""
+
+    def __init__(self) -> None:
+        self.saves: list[float] = []
+        self.restores: list[float] = []
+
+    def saved(self, seconds: float) -> None:
+        """A save took so long."""
+        self.saves.append(seconds)
+
+    def restored(self, seconds: float) -> None:
+        """A restore took so long."""
+        self.restores.append(seconds)
+
+
 class Office:
     """A desk for the job "llm", whose attempt 3 runs."""
 
@@ -33,7 +49,8 @@ class Office:
         raw = self.api.put(TRAINING_JOBS, {**a_training_job(), "status": status or RUNNING})
         self.uid = raw["metadata"]["uid"]
         self.picture.record(TRAINING_JOBS, raw)
-        self.desk = Desk(self.picture, self.api, self.clock)
+        self.times = Times()
+        self.desk = Desk(self.picture, self.api, self.clock, measures=self.times)
         for attempt in (2, 3):
             self.add_pod(f"llm-{attempt}-0", attempt)
 
@@ -355,3 +372,65 @@ async def test_it_is_known_since_when_reports_are_heard() -> None:
     assert office.picture.listening == inf
     await office.written()
     assert office.picture.listening == 1_000_000.0
+
+
+async def test_a_save_is_measured_once_however_often_it_is_told() -> None:
+    office = Office()
+    for report in (Report(checkpoint=SAVED), Report(checkpoint=SAVED), Report(checkpoint=SAVED, answers="3-1")):
+        office.desk.take(CALLER, "llm", report)
+        await office.written()
+    office.desk = Desk(office.picture, office.api, office.clock, measures=office.times)
+    office.desk.take(CALLER, "llm", Report(checkpoint=SAVED))
+    assert office.times.saves == [2.5]
+
+
+SAVED_BY_2 = {"checkpoint": {"attempt": 2, "step": 120, "time": "1970-01-12T13:40:00Z", "bytes": 10, "seconds": 2.5}}
+
+
+def note_start(office: Office) -> None:
+    """All pods of attempt 3 are ready now."""
+    status = {"startedAt": to_rfc3339(office.clock())}
+    office.picture.record(TRAINING_JOBS, office.api.edit(TRAINING_JOBS, "team", "llm", status=status))
+
+
+async def test_a_restore_lasts_from_the_start_to_the_first_progress_and_is_measured_once() -> None:
+    office = Office(RUNNING | SAVED_BY_2)
+    await office.written()
+    note_start(office)
+    for step in (121, 122):
+        office.clock.advance(40)
+        office.desk.take(CALLER, "llm", Report(step=step))
+        assert (await office.written())["restore"] == {"attempt": 3, "seconds": 40.0}
+    assert office.times.restores == [40.0]
+
+
+async def test_progress_that_is_told_before_the_start_is_noted_took_no_time() -> None:
+    office = Office(RUNNING | SAVED_BY_2)
+    await office.written()
+    office.desk.take(CALLER, "llm", Report(step=121))
+    assert office.times.restores == []
+    note_start(office)
+    office.clock.advance(30)
+    office.desk.take(CALLER, "llm", Report(step=122))
+    assert office.times.restores == [0.0]
+
+
+@pytest.mark.parametrize("status", [RUNNING, RUNNING | {"checkpoint": SAVED_BY_2["checkpoint"] | {"attempt": 3}}])
+async def test_an_attempt_that_had_nothing_to_go_on_from_restores_nothing(status: Json) -> None:
+    office = Office(status)
+    await office.written()
+    note_start(office)
+    office.clock.advance(40)
+    office.desk.take(CALLER, "llm", Report(step=1, checkpoint=SAVED))
+    office.desk.take(CALLER, "llm", Report(step=2))
+    assert office.times.restores == []
+
+
+async def test_an_attempt_that_began_while_nobody_listened_is_not_measured() -> None:
+    office = Office(RUNNING | SAVED_BY_2)
+    note_start(office)
+    office.clock.advance(40)
+    await office.written()
+    office.desk.take(CALLER, "llm", Report(step=121))
+    assert office.times.restores == []
+    assert "restore" not in await office.written()

@@ -16,6 +16,7 @@ from berth.control.status import (
     avoid_status,
     from_rfc3339,
     is_true,
+    losses_from,
     moved_from,
     past_from,
     placement_from,
@@ -28,6 +29,7 @@ from berth.control.status import (
     verdict_status,
     with_condition,
 )
+from berth.model.losses import Loss, Losses
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import (
     Attempt,
@@ -89,6 +91,14 @@ def test_another_number_of_workers_is_told_and_read_back() -> None:
     status = training_status(a_workload(resized=Resize(2, 4, 8)), WAITS, {}, NOW)
     assert status["resized"] == {"attempt": 2, "from": 4, "to": 8}
     assert resized_from(status["resized"]) == Resize(2, 4, 8)
+
+
+def test_what_was_lost_is_told_by_reason_and_read_back() -> None:
+    losses = Losses((Loss("Drain", 2, 30.0), Loss("NodeLost", 1, 12.5)))
+    status = training_status(a_workload(losses=losses), WAITS, {}, NOW)
+    assert status["losses"]["gpuSeconds"] == 42.5
+    assert losses_from(status["losses"]) == losses
+    assert training_status(a_workload(), WAITS, {}, NOW)["losses"] is None
 
 
 def test_an_elastic_gang_counts_the_workers_that_it_has() -> None:

@@ -334,10 +334,10 @@ class World:
         return {"made": made, "said": said, "pods": sorted(map(str, pods.items()))}
 
 
-TIMES = ("lastTransitionTime", "admittedAt", "startedAt", "finishedAt", "notBefore", "until", "time")
+TIMES = ("lastTransitionTime", "admittedAt", "startedAt", "stoppingSince", "finishedAt", "notBefore", "until", "time")
 IDS = ("id", "answers")  # of save requests, by the moment
 CLOCK = re.compile(r"\d\d:\d\d UTC")  # when a job that waits is expected to start
-BY_TIME = ("countedAt", "boardHours", "part")  # what a queue used, by the moment at which that was counted
+BY_TIME = ("countedAt", "boardHours", "part", "gpuSeconds")  # what was used or lost, by the moment of the count
 
 
 def _timeless(value: Any) -> Any:

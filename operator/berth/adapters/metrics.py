@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Iterable
 from fractions import Fraction
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from berth.model.losses import Losses
 from berth.model.workloads import Kind, Workload
 from berth.planning.actions import Admit, EndLayout, Plan, Stop
+from berth.planning.lost import lost_seconds
 from berth.planning.snapshot import Snapshot
 
 CYCLE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WAIT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+SAVE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
 class Metrics:
-    """Implements `control.cycle.Gauges`. Labels are bounded by queues, models and reasons, never by workloads."""
+    """Implements `control.cycle.Gauges` and `control.progress.Measures`.
+
+    Labels are bounded by queues, models and reasons, never by workloads.
+    """
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
@@ -34,6 +41,28 @@ class Metrics:
             registry=registry,
         )
         self.evictions = Counter("berth_evictions", "Attempts told to stop", ["reason"], registry=registry)
+        self.lost = Counter(
+            "berth_lost_gpu_seconds",
+            "Work of GPUs since the last durable checkpoint of attempts that ended before their time",
+            ["reason"],
+            registry=registry,
+        )
+        self.saves = Histogram(
+            "berth_checkpoint_save_seconds", "Saves of checkpoints", buckets=SAVE_BUCKETS, registry=registry
+        )
+        self.restores = Histogram(
+            "berth_restore_seconds",
+            "From all pods of an attempt ready to its first progress, where there was a checkpoint to go on from",
+            buckets=SAVE_BUCKETS,
+            registry=registry,
+        )
+        self.unsaved = Gauge(
+            "berth_checkpoint_age_seconds",
+            "Since the last durable checkpoint, or the start, of the running job with spec.checkpoint for which it is "
+            "longest",
+            ["queue"],
+            registry=registry,
+        )
         self.repartitions = Counter(
             "berth_repartitions", "Re-layouts of a node's boards that ended", ["result"], registry=registry
         )
@@ -44,12 +73,15 @@ class Metrics:
             "berth_watch_last_event_age_seconds", "Since a watch was last heard", ["resource"], registry=registry
         )
         self._admitted: set[tuple[str, int]] = set()
+        self._losses: dict[str, Losses] = {}  # of each workload, by uid, as counted
 
     def cycled(self, seconds: float, snapshot: Snapshot, plan: Plan, now: float) -> None:
         """Take in one cycle."""
         self.cycle.observe(seconds)
         self._count_pending(snapshot, plan)
         self._count_boards(snapshot, plan)
+        self._count_losses(snapshot.workloads)
+        self._count_unsaved(snapshot.workloads, now)
         workloads = {w.ref.uid: w for w in snapshot.workloads}
         for action in plan.actions:
             workload = workloads[action.ref.uid]
@@ -62,6 +94,14 @@ class Metrics:
                 self.repartitions.labels("given up" if step.trouble else "succeeded").inc()
         if len(self._admitted) > 4 * len(workloads) + 1000:
             self._admitted = {key for key in self._admitted if key[0] in workloads}
+
+    def saved(self, seconds: float) -> None:
+        """A job saved a checkpoint."""
+        self.saves.observe(seconds)
+
+    def restored(self, seconds: float) -> None:
+        """An attempt went on from a checkpoint."""
+        self.restores.observe(seconds)
 
     def _is_new(self, uid: str, number: int) -> bool:
         """Whether an action is seen for the first time; it stays in the plan until its write is answered."""
@@ -79,6 +119,27 @@ class Metrics:
         self.pending.clear()
         for (queue, reason), count in waiting.items():
             self.pending.labels(queue, reason).set(count)
+
+    def _count_losses(self, workloads: Iterable[Workload]) -> None:
+        """Count what statuses tell of losses since the last cycle; what they told at first, another operator counted.
+
+        A status changes once for each attempt, however often the write is tried.
+        """
+        counted, self._losses = self._losses, {w.ref.uid: w.losses for w in workloads}
+        for uid, losses in self._losses.items():
+            before = counted.get(uid, losses)
+            for loss in losses.by_reason if losses != before else ():
+                more = loss.gpu_seconds - before.of(loss.reason).gpu_seconds
+                self.lost.labels(loss.reason).inc(max(0.0, more))
+
+    def _count_unsaved(self, workloads: Iterable[Workload], now: float) -> None:
+        oldest: dict[str, float] = {}
+        for w in workloads:
+            if w.saves and w.started_at and w.attempt is not None and not w.finished:
+                oldest[w.queue] = max(oldest.get(w.queue, 0.0), lost_seconds(w, now))
+        self.unsaved.clear()
+        for queue, seconds in oldest.items():
+            self.unsaved.labels(queue).set(seconds)
 
     def _count_boards(self, snapshot: Snapshot, plan: Plan) -> None:
         self.boards.clear()

@@ -24,6 +24,7 @@ from berth.control.status import (
     failures_from,
     from_rfc3339,
     is_true,
+    losses_from,
     moved_from,
     pace_from,
     past_from,
@@ -115,6 +116,8 @@ def to_workload(
         shed=tuple(status.get("shed") or ()),
         least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
         not_before=from_rfc3339(status.get("notBefore")),
+        losses=losses_from(status.get("losses")),
+        saves=bool(spec.get("checkpoint")),
         saved_at=_saved_at(status),
         saved_for=str((status.get("checkpoint") or {}).get("answers") or ""),
         save_request=save_request_from(status.get("saveRequest")),
@@ -328,6 +331,7 @@ def _attempt(status: Raw) -> Attempt | None:
         done=_ranks(status.get("finishedRanks")),
         missing_since=from_rfc3339(status.get("missingSince")),
         spec_digest=status.get("specDigest") or "",
+        stopping_since=from_rfc3339(status.get("stoppingSince")),
     )
 
 

@@ -355,6 +355,35 @@ class FailuresStatus(Reported):
     """The latest crashes and hangs, oldest first, five at most. Nodes on which different jobs crashed are avoided."""
 
 
+class LossStatus(Reported):
+    """What one reason cost."""
+
+    reason: str
+    """Why attempts were stopped, such as SpotInterruption, or how they ended: Failed."""
+    attempts: int
+    """How many it ended."""
+    gpu_seconds: float
+    """Work of all their GPUs since the last durable checkpoint. A MIG instance is a part of a GPU."""
+
+
+class LossesStatus(Reported):
+    """Work that was done in vain, because attempts ended before it was saved."""
+
+    gpu_seconds: float
+    """All of it."""
+    by_reason: list[LossStatus] = Field(json_schema_extra=list_map("reason"))
+    """The same by what ended them."""
+
+
+class RestoreStatus(Reported):
+    """How long an attempt took to go on from a checkpoint."""
+
+    attempt: int
+    """Number of the attempt."""
+    seconds: float
+    """From the moment when all its pods were ready to the first progress that it reported."""
+
+
 class ProgressStatus(Reported):
     """How far training is, as the program tells."""
 
@@ -443,6 +472,10 @@ class TrainingJobStatus(Reported):
     """When the job succeeded or failed for good."""
     stopping: str | None = None
     """Why the attempt is being stopped. Absent: it is not."""
+    stopping_since: Timestamp | None = None
+    """When that was decided."""
+    losses: LossesStatus | None = None
+    """What its attempts did in vain so far. Absent: nothing ended one before its time."""
     gave_way_to: ClaimStatus | None = None
     """For whom the job was stopped: its room is kept for that one until it has a place. Absent: for nobody, or the job
     has a place again."""
@@ -469,6 +502,8 @@ class TrainingJobStatus(Reported):
     """How far training is. Absent: the program tells nothing."""
     checkpoint: CheckpointStatus | None = None
     """The last durable checkpoint, of whichever attempt. Absent: none is known."""
+    restore: RestoreStatus | None = None
+    """The last time that an attempt went on from a checkpoint. Absent: none was measured."""
     listens: int | None = None
     """Number of the attempt whose workers ask for save requests. Absent: none did; SIGTERM is all that reaches them."""
     save_request: SaveRequestStatus | None = None

@@ -54,6 +54,7 @@ from berth.planning.actions import (
     Shed,
     Stop,
 )
+from berth.planning.lost import with_loss
 
 RESOURCE_OF: Mapping[Kind, Resource] = {
     Kind.TRAINING_JOB: TRAINING_JOBS,
@@ -161,8 +162,9 @@ class Applier:
     async def _(self, action: Stop, target: Target) -> None:
         assert target.workload.attempt is not None
         if not target.workload.attempt.stopping:
+            now = self.clock()
             message = await with_last_words(self.api, action.ref, action.message, action.log_of)
-            stopping = replace(target.workload.attempt, stopping=action.reason)
+            stopping = replace(target.workload.attempt, stopping=action.reason, stopping_since=now)
             stopped = replace(
                 target.workload,
                 attempt=stopping,
@@ -180,14 +182,20 @@ class Applier:
     @_carry_out.register
     async def _(self, action: Release, target: Target) -> None:
         await self._delete_attempt(action.ref, action.number)
-        released = replace(target.workload, attempt=None, pods=(), started_at=0.0)
+        accounted = with_loss(
+            target.workload, action.reason, self.clock()
+        )  # in the write that clears the attempt: once
+        released = replace(accounted, attempt=None, pods=(), started_at=0.0)
         await self._write_status(target, released, Verdict(action.reason, action.message))
 
     @_carry_out.register
     async def _(self, action: Finish, target: Target) -> None:
+        now, ended = self.clock(), target.workload
         message = await with_last_words(self.api, action.ref, action.message, action.log_of)
-        failures = action.failures or target.workload.failures
-        finished = replace(target.workload, finished=action.outcome, finished_at=self.clock(), failures=failures)
+        if action.outcome != "Succeeded":
+            ended = with_loss(ended, action.reason, now)
+        failures = action.failures or ended.failures
+        finished = replace(ended, finished=action.outcome, finished_at=now, failures=failures)
         await self._write_status(target, finished, Verdict(action.reason, message))
         self.recorder.note(action.ref, action.outcome, message, warning=action.outcome == "Failed")
 

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from berth.control.picture import Picture, Raw
 from berth.control.ports import TRAINING_JOBS, Api, ApiError, Clock, Json, NotFound
 from berth.control.records import ATTEMPT_LABEL, NAME_LABEL, UID_LABEL, PodRecord, whole_number
-from berth.control.status import pace_status, save_request_from, to_rfc3339
+from berth.control.status import from_rfc3339, pace_status, save_request_from, to_rfc3339
 from berth.control.tempo import Tempo
 from berth.model.workloads import SaveRequest
 
@@ -76,12 +77,26 @@ class _Job:
     written: float = 0.0  # when progress was written last
     answers: str = ""  # id of the save request that the latest checkpoint was made for
     saved: Saved | None = None
+    advanced_at: float = 0.0  # when it told of progress first
+    restores: bool = False  # it went on from a checkpoint, and how long that took is not known yet
     listens: bool = False  # members ask for requests, and status says so or soon will
     waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
 
 Interval = Callable[[Raw, Saved | None], float | None]
 """The checkpoint interval of a job, in seconds, after its latest checkpoint; None: it is not for Berth to say."""
+
+
+class Measures(Protocol):
+    """What the desk reports of saves and restores."""
+
+    def saved(self, seconds: float) -> None:
+        """A job saved a checkpoint."""
+        ...
+
+    def restored(self, seconds: float) -> None:
+        """An attempt went on from a checkpoint."""
+        ...
 
 
 @dataclass
@@ -92,6 +107,7 @@ class Desk:
     api: Api
     clock: Clock
     interval: Interval = lambda raw, saved: None
+    measures: Measures | None = None
     _jobs: dict[str, _Job] = field(default_factory=dict)  # by uid
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -102,12 +118,13 @@ class Desk:
         urgent = report.checkpoint is not None or bool(report.problem)
         job.tempo.take(now, report.step, report.total, report.percent, saved=urgent)
         self.picture.paces[raw["metadata"]["uid"]] = job.tempo.pace
-        job.pending |= self._status(job, report, now)
+        job.pending |= self._restore(raw, job, report, now) | self._status(job, report, now)
         if job.pending:
             due = now if urgent else max(now, job.written + PROGRESS_SECONDS)
             job.due = min(job.due or due, due)
             self._dirty.set()
         if report.checkpoint is not None:
+            self._measure(raw, job, report.checkpoint)
             job.saved, job.answers = report.checkpoint, report.answers or job.answers
         return self._answer(raw, job)
 
@@ -241,6 +258,31 @@ class Desk:
     def _interval(self, raw: Raw, job: _Job) -> Json:
         seconds = self.interval(raw, job.saved)
         return {} if seconds is None else {"intervalSeconds": round(seconds, 1)}
+
+    def _restore(self, raw: Raw, job: _Job, report: Report, now: float) -> Json:
+        """How long an attempt took to go on, once that is known: it may tell of progress before its start is noted."""
+        if report.step is None and report.percent is None:
+            return {}
+        status = raw.get("status") or {}
+        started = from_rfc3339(status.get("startedAt"))
+        if not job.advanced_at:
+            saved = (status.get("checkpoint") or {}).get("attempt") or job.attempt
+            job.advanced_at = now
+            job.restores = saved < job.attempt and self.picture.listening <= (started or now)
+        if not job.restores or not started:
+            return {}
+        job.restores = False
+        seconds = round(max(0.0, job.advanced_at - started), 1)
+        if self.measures is not None:
+            self.measures.restored(seconds)
+        return {"restore": {"attempt": job.attempt, "seconds": seconds}}
+
+    def _measure(self, raw: Raw, job: _Job, saved: Saved) -> None:
+        """A report that is made again, or by another member, tells of the same save."""
+        told = (raw.get("status") or {}).get("checkpoint") or {}
+        known = (told.get("attempt"), told.get("step")) == (job.attempt, saved.step)
+        if self.measures is not None and not known and (job.saved is None or job.saved.step != saved.step):
+            self.measures.saved(saved.seconds)
 
     def _status(self, job: _Job, report: Report, now: float) -> Json:
         """The status fields that a report changes."""

@@ -16,6 +16,7 @@ from berth.control.status import (
     device_status,
     failures_status,
     fair_share_status,
+    losses_status,
     moved_status,
     placement_status,
     ranks_text,
@@ -73,6 +74,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         "restarts": workload.failures.restarts if workload.attempts_made else None,
         "hangs": workload.failures.hangs or None,
         "failures": failures_status(workload.failures),
+        "losses": losses_status(workload.losses),
         "notBefore": _time(workload.not_before),
         "saveRequest": save_request_status(workload.save_request),
         "finishedAt": _time(workload.finished_at),
@@ -84,6 +86,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         status["admittedAt"] = _time(attempt.admitted_at) if attempt else None
         status["startedAt"] = _time(started) if attempt else None
         status["stopping"] = (attempt.stopping or None) if attempt else None
+        status["stoppingSince"] = _time(attempt.stopping_since) if attempt else None
         kept = remembered(workload, now)
         status["finishedRanks"] = (ranks_text(sorted(kept.done)) or None) if kept else None
         status["missingSince"] = _time(kept.missing_since) if kept else None

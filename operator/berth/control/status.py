@@ -8,6 +8,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.model.failures import Crash, Failures, Pace
+from berth.model.losses import Loss, Losses
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize, SaveRequest
 from berth.planning.fairness import HOUR, Standing, counted
@@ -238,6 +239,23 @@ def pace_from(status: Mapping[str, Any]) -> Pace:
         told.get("usualSeconds"),
         told.get("longestSeconds") or 0.0,
     )
+
+
+def losses_status(losses: Losses) -> Json | None:
+    """What a job lost so far, as status states it."""
+    if not losses.by_reason:
+        return None
+    by_reason = [
+        {"reason": loss.reason, "attempts": loss.attempts, "gpuSeconds": round(loss.gpu_seconds, 1)}
+        for loss in losses.by_reason
+    ]
+    return {"gpuSeconds": round(losses.gpu_seconds, 1), "byReason": by_reason}
+
+
+def losses_from(status: Mapping[str, Any] | None) -> Losses:
+    """The inverse of `losses_status`."""
+    found = (status or {}).get("byReason") or ()
+    return Losses(tuple(Loss(one["reason"], one["attempts"], float(one["gpuSeconds"])) for one in found))
 
 
 def with_condition(

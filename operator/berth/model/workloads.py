@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from berth.model.failures import Failures, Pace, Restart
+from berth.model.losses import NO_LOSSES, Losses
 from berth.model.reasons import Verdict
 
 
@@ -212,6 +213,7 @@ class Attempt:
     done: frozenset[int] = frozenset()  # ranks recorded as ended well and undisturbed: their pods may go
     missing_since: float = 0.0  # since when a gang that was whole lacks a member; 0: it lacks none
     spec_digest: str = ""  # of the spec that it was admitted with; "": not recorded
+    stopping_since: float = 0.0  # when that was decided, in seconds since the epoch; 0: it was not
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +267,8 @@ class Workload:
     not_before: float = 0.0  # a requeued job is not admitted before this moment (backoff)
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
+    losses: Losses = NO_LOSSES  # what stopping its attempts cost so far
+    saves: bool = False  # whether it says where it saves checkpoints
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
     saved_for: str = ""  # id of the save request that this checkpoint answers; "": of none
     save_request: SaveRequest | None = None  # the last one
