@@ -145,6 +145,16 @@ def test_bound_volumes_tie_a_pod_to_where_they_are() -> None:
     assert job.request.shape.volume_affinity == (in_zone_a,)
 
 
+@pytest.mark.parametrize("checkpoint", [{"claim": "disk"}, {"claimTemplate": {"size": "1Ti"}}])
+def test_so_does_the_volume_that_checkpoints_are_on(checkpoint: dict[str, Any]) -> None:
+    in_zone_a = ((Requirement("zone", "In", ("a",)),),)
+    raw = a_training_job(checkpoint=checkpoint)
+    name = checkpoint.get("claim") or f"{raw['metadata']['name']}-checkpoints"
+    job = to_workload(raw, {}, lambda namespace, claim: in_zone_a if claim == name else ())
+    assert job.request is not None
+    assert job.request.shape.volume_affinity == (in_zone_a,)
+
+
 @pytest.mark.parametrize(
     ("spec", "labels", "queue"),
     [

@@ -33,6 +33,8 @@ SELDOM_USED = {
     ("berth.dev", "trainingjobs", "get"),
     ("berth.dev", "inferenceservices", "get"),
     ("berth.dev", "queues", "get"),
+    # Only from the second attempt on.
+    ("", "persistentvolumeclaims", "get"),
     # Only where the node's agent lays out boards (tests/integration/test_node_agent.py).
     ("berth.dev", "gpunodes", "patch"),
 }
@@ -122,6 +124,9 @@ def test_the_operator_needs_every_right_that_it_has_and_no_other(cluster: LocalC
         a_job("finishes", annotations={"kwok.berth.dev/run-seconds": "1"}, ttlSecondsAfterFinished=1),
         a_job("stuck", pod={"schedulerName": "nobody"}),  # pinned, never bound: evicted
         a_job("crashes", annotations={"kwok.berth.dev/exit-code": "1"}, restart={"maxRestarts": 0}),
+        a_job(
+            "stuck", pod={"schedulerName": "nobody"}, checkpoint={"claimTemplate": {"size": "1Gi"}}
+        ),  # pinned, never bound: evicted
         a_job("stopped"),
     )
     running = ("get", "trainingjob", "stopped", "--output=jsonpath={.status.state}")

@@ -49,6 +49,21 @@ def test_the_first_attempt_has_nothing_to_resume_from() -> None:
     assert "RESUME_FROM" not in told_to(pod_of(1, checkpoint={}, told=TOLD))
 
 
+def test_a_claim_that_is_made_for_the_job_is_mounted_like_one_of_its_user() -> None:
+    pod = pod_of(checkpoint={"path": "/saved", "claimTemplate": {"size": "1Ti"}})
+    assert {"name": "berth-checkpoints", "persistentVolumeClaim": {"claimName": "llm-checkpoints"}} in pod["volumes"]
+    assert {"name": "berth-checkpoints", "mountPath": "/saved"} in pod["containers"][0]["volumeMounts"]
+
+
+def test_a_claim_is_made_as_its_template_says_and_goes_with_the_job() -> None:
+    plain = builders.volume_claim(REF, {"claimTemplate": {"size": 10_000}})
+    assert plain["spec"] == {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10000"}}}
+    assert [owner["uid"] for owner in plain["metadata"]["ownerReferences"]] == [REF.uid]
+    asked = {"size": "1Ti", "storageClassName": "fast", "accessModes": ["ReadWriteOnce"]}
+    made = builders.volume_claim(REF, {"claimTemplate": asked})
+    assert (made["spec"]["storageClassName"], made["spec"]["accessModes"]) == ("fast", ["ReadWriteOnce"])
+
+
 def test_without_a_claim_the_template_mounts_what_it_likes() -> None:
     pod = pod_of(checkpoint={"path": "/disk/"})
     assert told_to(pod)["CHECKPOINT_DIR"] == "/disk/llm-01234567/3"

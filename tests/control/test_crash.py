@@ -45,6 +45,10 @@ async def a_gang_arrives(world: World) -> None:
     world.api.put(TRAINING_JOBS, a_training_job())
 
 
+async def a_gang_that_wants_a_claim_arrives(world: World) -> None:
+    world.api.put(TRAINING_JOBS, a_training_job(checkpoint={"claimTemplate": {"size": "1Ti"}}))
+
+
 async def a_gang_runs(world: World) -> None:
     await a_gang_arrives(world)
     await world.settle()
@@ -189,6 +193,7 @@ async def four_minutes_pass(world: World) -> None:
 
 STORIES = {
     "admitted": Story(nothing, a_gang_arrives, 6),  # status, Service, Job, two pins, status
+    "admitted with a claim": Story(nothing, a_gang_that_wants_a_claim_arrives, 7),
     "stopped and released": Story(a_gang_runs, its_user_suspends_it, 5),  # status, Job, Job, Service, status
     "succeeded": Story(a_gang_runs, its_workers_end_well, 1),
     "failed": Story(a_gang_runs_that_may_not_be_restarted, a_worker_fails, 1),

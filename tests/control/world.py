@@ -318,7 +318,7 @@ class World:
         """All that the operator made and said, without names, versions and times that chance decides."""
         made = {
             f"{resource.plural} {name}": _timeless(raw.get("spec"))
-            for resource in (JOBS, SERVICES, DEPLOYMENTS, DISRUPTION_BUDGETS)
+            for resource in (JOBS, SERVICES, DEPLOYMENTS, DISRUPTION_BUDGETS, VOLUME_CLAIMS)
             for (kind, _, name), raw in self.api.objects.items()
             if kind == resource
         }

@@ -30,6 +30,14 @@ ClaimName = Annotated[
         253,
     ),
 ]
+StorageClassName = Annotated[
+    str,
+    Text(
+        (r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",),
+        "must be the name of a StorageClass: lower-case letters, digits, '-' and '.'",
+        253,
+    ),
+]
 Profile = Annotated[
     str,
     Text(
@@ -52,36 +60,31 @@ Duration = Annotated[
 ]
 
 _MEMORY_HELP = "must be a positive amount of memory, such as 18Gi, 40G or 19327352832"
+_STORAGE_HELP = "must be a positive amount of storage, such as 500Gi or 2Ti"
 _PERCENT = r"^([0-9]|[1-9][0-9]|100)%$"
 _PERCENT_HELP = "must be a whole number, at least 0, or a percentage such as 25%"
 
 
-def _positive_quantity(value: int | str) -> int | str:
-    try:
-        amount = parse_quantity(value)
-    except ValueError as error:
-        raise ValueError(_MEMORY_HELP) from error
-    if amount <= 0:
-        raise ValueError(_MEMORY_HELP)
-    return value
+def _positive(help: str) -> AfterValidator:
+    def check(value: int | str) -> int | str:
+        try:
+            amount = parse_quantity(value)
+        except ValueError as error:
+            raise ValueError(help) from error
+        if amount <= 0:
+            raise ValueError(help)
+        return value
+
+    return AfterValidator(check)
 
 
-MemoryQuantity = Annotated[
-    int | str,
-    AfterValidator(_positive_quantity),
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 32,
-            **rules(
-                rule(
-                    "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
-                    _MEMORY_HELP,
-                )
-            ),
-        }
-    ),
-]
+def _quantity_schema(help: str) -> WithJsonSchema:
+    positive = "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))"
+    return WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, **rules(rule(positive, help))})
+
+
+MemoryQuantity = Annotated[int | str, _positive(_MEMORY_HELP), _quantity_schema(_MEMORY_HELP)]
+StorageQuantity = Annotated[int | str, _positive(_STORAGE_HELP), _quantity_schema(_STORAGE_HELP)]
 
 
 def _count_or_percent(value: int | str) -> int | str:

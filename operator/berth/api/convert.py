@@ -18,6 +18,7 @@ from berth.api.pods import PodSpec, Template
 from berth.api.problems import Misconfigured, first_problem
 from berth.api.template import problems
 from berth.api.training_job import FIXED, TrainingJobSpec, least_step
+from berth.control.checkpoints import claim_of
 from berth.control.status import (
     avoid_from,
     claim_from,
@@ -84,7 +85,7 @@ def to_workload(
     request, attempt, priority, problem = None, None, 0, ""
     try:
         attempt = _attempt(status)
-        request = to_request(spec, kind, lambda claim: volumes(metadata["namespace"], claim))
+        request = to_request(spec, kind, lambda claim: volumes(metadata["namespace"], claim), metadata["name"])
         priority = _priority(spec.get("priorityClassName") or "", priorities)
     except Misconfigured as error:
         request, problem = None, str(error)
@@ -174,20 +175,19 @@ def least_replicas(spec: Raw) -> int:
     return -(-int(spec.get("replicas", 1)) * int(str(least).removesuffix("%")) // 100)
 
 
-def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda claim: ()) -> Request:
-    """What a spec asks for. Raises Misconfigured with the field at fault and the remedy."""
+def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda claim: (), name: str = "") -> Request:
+    """What the spec of an object of that name asks for. Raises Misconfigured with the field at fault and the remedy."""
     parsed = _parse(_SPECS[kind], spec, "spec")
     template = _parse(Template, spec["template"], "spec", "template")
     for problem in problems(template, kind):
         raise problem
     _check_container(parsed.gpus, template.spec)
     training = parsed if isinstance(parsed, TrainingJobSpec) else None
-    checkpoint = training.checkpoint if training else None
-    claims = [checkpoint.claim] if checkpoint and checkpoint.claim else []
+    claim = claim_of(name, spec.get("checkpoint") or {}) if training else ""
     return Request(
         workers=parsed.workers if isinstance(parsed, TrainingJobSpec) else parsed.replicas,
         demand=_demand(parsed.gpus),
-        shape=to_shape(template.spec, spec["template"]["spec"], volume, claims),
+        shape=to_shape(template.spec, spec["template"]["spec"], volume, [claim] if claim else []),
         tensor=parsed.parallelism.tensor,
         pipeline=training.parallelism.pipeline if training else 1,
         topology=_topology(training.topology) if training and training.topology else None,

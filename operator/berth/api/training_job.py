@@ -20,6 +20,8 @@ from berth.api.common import (
     PodTemplate,
     PriorityClassName,
     QueueName,
+    StorageClassName,
+    StorageQuantity,
     VerdictStatus,
     conditions_field,
 )
@@ -46,6 +48,7 @@ _WHOLE_GROUPS = (
     "minWorkers and maxWorkers must be multiples of parallelism.pipeline, of each size in topology.groups and of the "
     "workers that parallelism.tensor spans: a gang grows and shrinks by whole groups"
 )
+_ONE_CLAIM = "can't be set beside claim: leave out one of them"
 _GROUP_OF_INSTANCES = "level nvlink needs whole boards, since MIG instances share no NVLink: set spec.gpus.count"
 
 
@@ -119,12 +122,33 @@ def _fixed(field: str, required: bool = True) -> Schema:
     return rule(f"self.suspend || oldSelf.suspend || {same}", _FIXED, f".{field}")
 
 
+class ClaimTemplate(Fields):
+    """A PersistentVolumeClaim that is made for the job."""
+
+    size: StorageQuantity
+    """How much room it asks for, such as 500Gi."""
+    storage_class_name: StorageClassName | None = None
+    """StorageClass of its volume. Absent: the cluster's default one."""
+    access_modes: list[Literal["ReadWriteMany", "ReadWriteOnce"]] = Field(
+        default=["ReadWriteMany"], min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
+    )
+    """How nodes may mount it. With ReadWriteOnce all workers have to be on one node, and the next attempt where the
+    volume can be mounted."""
+
+
 class Checkpoint(Fields):
     """Where and how often the program saves its state, as docs/checkpoints.md has it."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(rule("!has(self.claim) || !has(self.claimTemplate)", _ONE_CLAIM, ".claimTemplate"))
+    )
+
     claim: ClaimName | None = None
-    """PersistentVolumeClaim of the job's namespace, mounted at path in every container. Absent: the template mounts
-    something there itself."""
+    """PersistentVolumeClaim of the job's namespace, mounted at path in every container. Absent: claimTemplate, or the
+    template mounts something there itself."""
+    claim_template: ClaimTemplate | None = None
+    """Makes the PersistentVolumeClaim <name>-checkpoints before the first attempt, mounted like claim. It is deleted
+    with the job, and with it the checkpoints. Later changes of this field do not change it."""
     path: Annotated[str, Text(("^/[^:]*$",), "must be an absolute path without ':', such as /checkpoints", 256)] = (
         "/checkpoints"
     )
@@ -141,6 +165,13 @@ class Checkpoint(Fields):
     by how often nodes like the gang's fail."""
     grace_seconds: int = Field(120, ge=1, le=600)
     """Seconds from SIGTERM to SIGKILL: a step and a save should fit. Spot capacity may give less."""
+
+    @field_validator("claim_template")
+    @classmethod
+    def _one_claim(cls, made: ClaimTemplate | None, info: ValidationInfo) -> ClaimTemplate | None:
+        if made is not None and info.data.get("claim") is not None:
+            raise ValueError(_ONE_CLAIM)
+        return made
 
 
 class Restart(Fields):

@@ -26,6 +26,7 @@ from berth.control.ports import (
     PODS,
     SERVICES,
     TRAINING_JOBS,
+    VOLUME_CLAIMS,
     Api,
     Clock,
     Conflict,
@@ -248,10 +249,14 @@ class Applier:
     async def _make_attempt(self, target: Target, number: int, placement: Placement) -> None:
         ref, spec = target.workload.ref, target.raw["spec"]
         told = await self.telling.prepare(ref, target.raw, placement) if self.telling else NOTHING
-        for resource, body in (
+        parts = [
             (SERVICES, builders.job_service(ref, number)),
             (JOBS, builders.job(ref, spec, number, placement, told)),
-        ):
+        ]
+        checkpoint = spec.get("checkpoint") or {}
+        if checkpoint.get("claimTemplate"):
+            parts.insert(0, (VOLUME_CLAIMS, builders.volume_claim(ref, checkpoint)))
+        for resource, body in parts:
             try:
                 made = await self.api.create(resource, ref.namespace, body)
             except Conflict:

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from berth.control.checkpoints import NOTHING, Told, tell
+from berth.control.checkpoints import NOTHING, Told, claim_of, tell
 from berth.control.observe import device_text
 from berth.control.ports import GROUP, VERSION, Json
 from berth.control.records import (
@@ -81,6 +81,23 @@ def job_service(ref: Ref, number: int) -> Json:
             "publishNotReadyAddresses": True,
             "selector": {"batch.kubernetes.io/job-name": name},
         },
+    }
+
+
+def volume_claim(ref: Ref, checkpoint: Raw) -> Json:
+    """The PersistentVolumeClaim that is made for the checkpoints of all attempts."""
+    asked = checkpoint["claimTemplate"]
+    spec: Json = {
+        "accessModes": list(asked.get("accessModes") or ["ReadWriteMany"]),
+        "resources": {"requests": {"storage": str(asked["size"])}},
+    }
+    if asked.get("storageClassName"):
+        spec["storageClassName"] = asked["storageClassName"]
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(ref, claim_of(ref.name, checkpoint), _labels(ref)),
+        "spec": spec,
     }
 
 

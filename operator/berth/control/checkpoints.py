@@ -60,13 +60,23 @@ def tell(pod_spec: Json, ref: Ref, spec: Raw, number: int, told: Told) -> None:
     if checkpoint:
         variables |= _saving(ref, checkpoint, number, told)
         pod_spec["terminationGracePeriodSeconds"] = int(checkpoint.get("graceSeconds", 120))
-    if checkpoint.get("claim"):
-        volumes.append({"name": "berth-checkpoints", "persistentVolumeClaim": {"claimName": checkpoint["claim"]}})
+    if claim := claim_of(ref.name, checkpoint):
+        volumes.append({"name": "berth-checkpoints", "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": "berth-checkpoints", "mountPath": _root(checkpoint)})
     if volumes:
         pod_spec["volumes"] = [*(pod_spec.get("volumes") or []), *volumes]
     for container in pod_spec["containers"]:
         _tell_container(container, variables, mounts)
+
+
+def claim_of(name: str, checkpoint: Raw) -> str:
+    """The PersistentVolumeClaim that the job of that name saves to, its own or one made for it; "": of none we know.
+
+    >>> claim_of("llm", {"claimTemplate": {"size": "1Ti"}})
+    'llm-checkpoints'
+    """
+    own = f"{name}-checkpoints" if checkpoint.get("claimTemplate") else ""
+    return str(checkpoint.get("claim") or own)
 
 
 def folder_of(ref: Ref, checkpoint: Raw, number: int) -> str:
