@@ -36,6 +36,7 @@ from berth.control.apply import Applier
 from berth.control.checkpoints import Telling
 from berth.control.cycle import Cycle
 from berth.control.events import Recorder
+from berth.control.keeping import Keeper
 from berth.control.observe import Convert, Observer
 from berth.control.partition import Partitioner, Partitions
 from berth.control.picture import Picture, Raw
@@ -114,6 +115,7 @@ class Operator:
         tasks.append(asyncio.create_task(self._plan(), name="cycle"))
         if self.endpoint is not None:
             tasks.append(asyncio.create_task(self.endpoint.run(), name="progress"))
+            tasks.append(asyncio.create_task(self.keeper.run(), name="rates"))
         stopped = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         stop_kopf.set()
@@ -201,6 +203,7 @@ class Operator:
     def _endpoint(self) -> Endpoint:
         config, picture = self.config, self.picture
         self.rates = Rates(picture, time.time)
+        self.keeper = Keeper(self.rates, self.api, own_namespace(), time.time)
         authority = CertificateAuthority(
             api=self.api,
             clock=time.time,

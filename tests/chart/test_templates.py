@@ -159,7 +159,12 @@ def test_of_secrets_and_addresses_the_operator_may_write_its_own_in_its_namespac
     rendered = render()
     assert the("Role", rendered, "berth-progress")["metadata"]["namespace"] == "berth-system"
     named = [rule["resourceNames"] for rule in rules(rendered, "berth-progress") if rule["verbs"] != ["create"]]
-    assert named == [["berth-progress-ca"], ["berth-progress"]]
+    assert named == [["berth-progress-ca"], ["berth-progress"], ["berth-failure-rates"]]
+
+
+def test_what_is_known_of_failures_is_kept_in_the_release_and_never_overwritten_by_it() -> None:
+    kept = the("ConfigMap", render(), "berth-failure-rates")
+    assert "data" not in kept
 
 
 def test_what_the_operator_may_patch_of_nodes_is_limited_by_a_policy() -> None:

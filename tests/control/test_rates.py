@@ -9,10 +9,12 @@ import pytest
 from berth.control.picture import Picture
 from berth.control.progress import Saved
 from berth.control.rates import Rates
+from berth.control.records import GPUNodeRecord
 from berth.control.status import placement_status
+from berth.model.nodes import Interruption, Taint
 from berth.model.workloads import Placement
 from berth.planning.interval import HOUR, SPOT, STEADY, Hazard, daly, next_interval
-from tests.control.builders import BOARD, a_node_record
+from tests.control.builders import BOARD, a_node_record, meta
 from tests.control.fakes import HandClock
 
 SPOT_LABEL = {"karpenter.sh/capacity-type": "spot"}
@@ -80,6 +82,45 @@ def test_a_node_that_goes_away_counts_and_one_that_was_drained_does_not() -> Non
         assert seen.seconds == pytest.approx(SPOT.seconds + 24 * HOUR, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("mark", "cordoned", "failures"),
+    [
+        ({"taints": (Taint("aws-node-termination-handler/spot-itn", "3a1b", "NoSchedule"),)}, True, 3.0),
+        ({"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)}, True, 3.0),
+        ({"annotations": {"berth.dev/drain": "1970-01-12T13:00:00Z"}}, True, 2.0),
+        ({"annotations": {"berth.dev/drain": "1970-01-12T13:00:00Z"}}, False, 2.0),
+        ({"annotations": {"berth.dev/maintenance": "1970-01-12T13:00:00Z"}}, False, 2.0),
+    ],
+)
+def test_what_interrupts_a_node_says_whether_it_failed(mark: dict[str, Any], cordoned: bool, failures: float) -> None:
+    for leaves in ("gone", "not ready"):
+        fleet = Fleet()
+        fleet.put("n1")
+        fleet.put("n2")
+        fleet.pass_time(61)
+        fleet.put("n1", unschedulable=cordoned, **mark)
+        fleet.pass_time(61)
+        if leaves == "gone":
+            fleet.picture.nodes.drop("", "n1")
+        else:
+            fleet.put("n1", unschedulable=cordoned, ready=False, **mark)
+        fleet.pass_time(61)
+        assert fleet.rates._hazards[(True, "", "")].overall.failures == failures, leaves
+
+
+def test_what_its_agent_heard_counts_too() -> None:
+    fleet = Fleet()
+    fleet.put("n1", unschedulable=True)
+    fleet.put("n2")
+    heard = Interruption("SpotInterruption", "EC2 instance metadata", fleet.clock() + 120)
+    fleet.picture.gpu_nodes.put(GPUNodeRecord(meta("n1", namespace=""), interruption=heard))
+    fleet.pass_time(61)
+    fleet.picture.gpu_nodes.drop("", "n1")
+    fleet.picture.nodes.drop("", "n1")
+    fleet.pass_time(61)
+    assert fleet.rates._hazards[(True, "", "")].overall.failures == 3
+
+
 def test_a_node_that_is_not_ready_has_failed_and_begins_anew_when_it_is() -> None:
     fleet = Fleet()
     fleet.put("n1")
@@ -89,7 +130,7 @@ def test_a_node_that_is_not_ready_has_failed_and_begins_anew_when_it_is() -> Non
     fleet.put("n1")
     fleet.pass_time(61)
     assert fleet.rates._hazards[(True, "", "")].overall.failures == 3
-    assert fleet.rates._seen["n1"][1] == fleet.clock()
+    assert fleet.rates._seen["n1"].began == fleet.clock()
 
 
 def test_nodes_that_were_there_before_the_operator_have_their_age_which_is_no_evidence() -> None:
@@ -97,7 +138,7 @@ def test_nodes_that_were_there_before_the_operator_have_their_age_which_is_no_ev
     fleet = Fleet()
     fleet.put("n1", created=fleet.clock() - 100 * HOUR)
     assert fleet.mtbf("n1") == SPOT.mtbf
-    assert fleet.rates._seen["n1"][1] == fleet.clock() - 100 * HOUR
+    assert fleet.rates._seen["n1"].began == fleet.clock() - 100 * HOUR
     fleet.pass_time(HOUR)
     assert fleet.rates._hazards[(True, "", "")].seconds == (0.0, 0.0, 0.0, HOUR)
 

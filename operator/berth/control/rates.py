@@ -1,15 +1,17 @@
 """How often nodes fail, by kind of capacity, from what the picture shows; and the checkpoint interval that follows.
 
-A node fails when it stops being ready, or goes away without having been cordoned: who drains a node first does not
-count. What was seen is lost with the process; how long each node has run is read again.
+A node fails when it stops being ready, or goes away: neither cordoned before, nor drained or under maintenance. Spot
+capacity that is taken back has failed whoever cordoned it meanwhile. `control.keeping` keeps what was seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from berth.control.interruptions import SPOT as TAKEN_BACK
+from berth.control.interruptions import TERMINATION, interruption_of
 from berth.control.picture import Picture
 from berth.control.ports import Clock
 from berth.control.progress import Saved
@@ -38,6 +40,23 @@ def pool_of(node: NodeRecord) -> Pool:
     return spot, labels.get(ZONE, ""), labels.get(PRODUCT, "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A node that runs."""
+
+    node: NodeRecord  # as it was last seen
+    began: float
+    watched: float  # since when
+    interruption: str  # the reason of what interrupts it; "": nothing does
+
+    @property
+    def fails(self) -> bool:
+        """Whether it has failed if it is seen no more."""
+        if self.interruption:
+            return self.interruption in (TAKEN_BACK, TERMINATION)
+        return not self.node.unschedulable
+
+
 @dataclass
 class Rates:
     """Looks at the nodes once a minute at most, when asked."""
@@ -45,7 +64,7 @@ class Rates:
     picture: Picture
     clock: Clock
     _ended: dict[Pool, Hazard] = field(default_factory=dict)  # from runs that are over
-    _seen: dict[str, tuple[NodeRecord, float, float]] = field(default_factory=dict)  # that run: since when, seen since
+    _seen: dict[str, _Run] = field(default_factory=dict)  # by name
     _hazards: dict[Pool, Hazard] = field(default_factory=dict)  # with those that go on
     _looked: float = 0.0
 
@@ -74,36 +93,68 @@ class Rates:
 
     def _worst(self, nodes: list[NodeRecord]) -> Hazard:
         """The hazard of the pool that fails most often; of steady capacity where nothing is known."""
-        self._look()
+        self.look()
         hazards = [self._hazards.get(pool_of(node), _prior(pool_of(node))) for node in nodes] or [Hazard(STEADY)]
         return max(hazards, key=lambda hazard: hazard.overall.per_second)
 
     def _since(self, node: NodeRecord) -> float:
-        return self._seen[node.meta.name][1] if node.meta.name in self._seen else self.clock()
+        return self._seen[node.meta.name].began if node.meta.name in self._seen else self.clock()
 
-    def _look(self) -> None:
+    def evidence(self) -> dict[Pool, Hazard]:
+        """What was seen so far of each pool."""
+        self.look()
+        return dict(self._hazards)
+
+    def recall(self, evidence: Mapping[Pool, tuple[Sequence[float], Sequence[float]]]) -> None:
+        """Count what an operator before this one saw: failures and seconds by age."""
+        for pool, (failures, seconds) in evidence.items():
+            known = self._ended.get(pool, _prior(pool))
+            self._ended[pool] = replace(
+                known,
+                failures=tuple(a + b for a, b in zip(known.failures, failures, strict=True)),
+                seconds=tuple(a + b for a, b in zip(known.seconds, seconds, strict=True)),
+            )
+        self._hazards = self._going_on(self.clock())
+
+    def look(self) -> None:
+        """See which nodes run, and which do no more, unless that was just done."""
         now = self.clock()
-        if self._seen and now - self._looked < LOOK_SECONDS:
+        if not len(self.picture.nodes) or (self._seen and now - self._looked < LOOK_SECONDS):
             return
         again, self._looked = self._looked > 0, now  # a node that comes back ready begins anew
         running = {node.meta.name: node for node in self.picture.nodes if node.ready}
-        for name, (known, began, watched) in list(self._seen.items()):
+        for name, run in list(self._seen.items()):
             node = running.get(name)
-            if node is None or node.meta.uid != known.meta.uid:
-                pool = pool_of(known)
+            if node is None or node.meta.uid != run.node.meta.uid:
+                run = self._as_left(run, now)
+                pool = pool_of(run.node)
                 ended = self._ended.get(pool, _prior(pool))
-                self._ended[pool] = ended.ran(now - began, not known.unschedulable, watched - began)
+                self._ended[pool] = ended.ran(now - run.began, run.fails, run.watched - run.began)
                 del self._seen[name]
         for name, node in running.items():
-            _, began, watched = self._seen.get(name, (node, now if again else node.meta.created or now, now))
-            self._seen[name] = (node, min(began, now), watched)
+            known = self._seen.get(name)
+            began, watched = (
+                (known.began, known.watched) if known else (now if again else node.meta.created or now, now)
+            )
+            self._seen[name] = _Run(node, min(began, now), watched, self._interruption(node, now))
         self._hazards = self._going_on(now)
+
+    def _as_left(self, run: _Run, now: float) -> _Run:
+        """A run that is over, with what is said of its node now where that is still there."""
+        node = self.picture.nodes.get("", run.node.meta.name)
+        if node is None or node.meta.uid != run.node.meta.uid:
+            return run
+        return replace(run, node=node, interruption=self._interruption(node, now) or run.interruption)
+
+    def _interruption(self, node: NodeRecord, now: float) -> str:
+        found = interruption_of(node, self.picture.gpu_nodes.get("", node.meta.name), now)
+        return found.reason if found else ""
 
     def _going_on(self, now: float) -> dict[Pool, Hazard]:
         hazards = dict(self._ended)
-        for node, began, watched in self._seen.values():
-            pool = pool_of(node)
-            hazards[pool] = hazards.get(pool, _prior(pool)).ran(now - began, False, watched - began)
+        for run in self._seen.values():
+            pool = pool_of(run.node)
+            hazards[pool] = hazards.get(pool, _prior(pool)).ran(now - run.began, False, run.watched - run.began)
         return hazards
 
 
