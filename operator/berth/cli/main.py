@@ -15,6 +15,7 @@ from berth.api.config import ConfigError, load
 from berth.cli.agent import agent
 from berth.cli.bench import bench
 from berth.cli.carbon import carbon
+from berth.cli.drain import drain, undrain
 from berth.cli.explain import explain
 from berth.cli.logs import configure
 from berth.cli.queue import queue
@@ -59,10 +60,12 @@ def operator(
 
 app.command()(agent)
 app.command()(carbon)
+app.command()(drain)
 app.command()(explain)
 app.command()(queue)
 app.command()(simulate)
 app.command()(snapshot)
+app.command()(undrain)
 app.command(name="what-if")(what_if)
 app.add_typer(bench, name="bench")
 
