@@ -8,48 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from berth.adapters.kube import KubeApi
 from berth.cli.main import app
-from berth.control.ports import TRAINING_JOBS, Resource
+from berth.control.ports import TRAINING_JOBS
 from berth.control.status import is_true
 from e2e.cluster.provider import Cluster
 from e2e.harness import a_training_job, an_operator, make_fleet, until
-from tests.chart.helm import render, the
+from tests.integration.users import a_user
 
 pytestmark = pytest.mark.cluster
 
-ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", namespaced=False)
-BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", namespaced=False)
 BOARDS = {"count": 8, "models": ["H200"]}  # of which no other test has any
-
-
-async def a_user(api: KubeApi, cluster: Cluster, namespace: str, folder: Path, *, may: bool) -> Path:
-    """The kubeconfig of a service account, which may explain if it `may`."""
-    name = "ann" if may else "bob"
-    accounts = Resource("", "v1", "serviceaccounts")
-    await api.create(accounts, namespace, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
-    if may:
-        role = the("ClusterRole", render(), "berth-explain")
-        await api.apply(ROLES, "", "berth-explain", role)
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": f"explain-{namespace}"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "berth-explain"},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-        }
-        await api.create(BINDINGS, "", binding)
-    ask: dict[str, Any] = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    answer = await api.request("POST", f"{accounts.path(namespace, name)}/token", ask)
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    for user in config["users"]:
-        user["user"] = {"token": answer["status"]["token"]}
-    file = folder / f"{name}.kubeconfig"
-    file.write_text(yaml.safe_dump(config))
-    return file
 
 
 async def explain(kubeconfig: Path, namespace: str, name: str, status: int = 0) -> Any:
@@ -62,7 +33,7 @@ async def explain(kubeconfig: Path, namespace: str, name: str, status: int = 0) 
 
 async def test_what_it_says_would_fit_does(cluster: Cluster, api: KubeApi, namespace: str, tmp_path: Path) -> None:
     await make_fleet(cluster.kubeconfig, {"name": "ex", "count": 3, "board": "H200", "boardsPerNode": 8})
-    ann = await a_user(api, cluster, namespace, tmp_path, may=True)
+    ann = await a_user(api, cluster, namespace, tmp_path, "ann", "berth-explain")
 
     async def make(name: str, **spec: Any) -> None:
         await api.create(TRAINING_JOBS, namespace, a_training_job(name, namespace=namespace, **spec))
@@ -107,7 +78,7 @@ async def test_what_it_says_would_fit_does(cluster: Cluster, api: KubeApi, names
 async def test_who_may_not_read_is_told_which_rights_are_missing(
     cluster: Cluster, api: KubeApi, namespace: str, tmp_path: Path
 ) -> None:
-    bob = await a_user(api, cluster, namespace, tmp_path, may=False)
+    bob = await a_user(api, cluster, namespace, tmp_path, "bob")
     said = await explain(bob, namespace, "any", status=1)
     for kind in ("trainingjobs", "queues", "nodes", "pods"):
         assert f"can't list {kind}" in said

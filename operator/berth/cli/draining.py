@@ -195,7 +195,7 @@ def serving(raw: Raw, here: Sequence[Raw]) -> str:
         return f"{replicas}, told to end"
     if ready <= least:
         remedy = "raise spec.replicas, or lower spec.availability.minAvailable"
-        return f"{replicas}: its disruption budget holds it up, since {ready} are ready and {least} must be: {remedy}"
+        return f"{replicas}: its disruption budget holds it up, which needs {least} ready of {ready}: {remedy}"
     return f"{replicas}: they leave as far as there is room elsewhere: {_verdict(status)}"
 
 
