@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from prometheus_client import generate_latest
 
@@ -146,6 +147,13 @@ def test_labels_do_not_grow_with_workloads() -> None:
         return len(generate_latest(metrics.registry).splitlines())
 
     assert lines(500) == lines(2)
+
+
+def test_every_metric_is_documented() -> None:
+    table = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    suffixes = {"counter": "_total", "info": "_info"}
+    for metric in Metrics("1").registry.collect():
+        assert f"| `{metric.name}{suffixes.get(metric.type, '')}` |" in table
 
 
 def test_the_version_is_told() -> None:

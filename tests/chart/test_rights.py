@@ -122,11 +122,9 @@ def test_the_operator_needs_every_right_that_it_has_and_no_other(cluster: LocalC
         a_job("parted", gpus={"profile": "4g.40gb"}),  # for which a board has to be laid out
         an_object("InferenceService", "served", **service),
         a_job("finishes", annotations={"kwok.berth.dev/run-seconds": "1"}, ttlSecondsAfterFinished=1),
-        a_job("stuck", pod={"schedulerName": "nobody"}),  # pinned, never bound: evicted
         a_job("crashes", annotations={"kwok.berth.dev/exit-code": "1"}, restart={"maxRestarts": 0}),
-        a_job(
-            "stuck", pod={"schedulerName": "nobody"}, checkpoint={"claimTemplate": {"size": "1Gi"}}
-        ),  # pinned, never bound: evicted
+        # Pinned, never bound: evicted.
+        a_job("stuck", pod={"schedulerName": "nobody"}, checkpoint={"claimTemplate": {"size": "1Gi"}}),
         a_job("stopped"),
     )
     running = ("get", "trainingjob", "stopped", "--output=jsonpath={.status.state}")
