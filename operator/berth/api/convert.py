@@ -65,6 +65,7 @@ Volumes = Callable[[str, str], Affinity]
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DEFAULT_QUEUE = "default"
+DEFAULT_GRACE_SECONDS = 30.0  # as Kubernetes has it
 _SPECS: Mapping[Kind, type[TrainingJobSpec] | type[InferenceServiceSpec]] = {
     Kind.TRAINING_JOB: TrainingJobSpec,
     Kind.INFERENCE_SERVICE: InferenceServiceSpec,
@@ -123,7 +124,7 @@ def to_workload(
         saved_for=str((status.get("checkpoint") or {}).get("answers") or ""),
         save_request=save_request_from(status.get("saveRequest")),
         listens=status.get("listens") or 0,
-        grace_seconds=_grace_seconds(spec),
+        grace_seconds=_grace_seconds(spec) if request else DEFAULT_GRACE_SECONDS,
         saved_step=(status.get("checkpoint") or {}).get("step"),
         save_seconds=(status.get("checkpoint") or {}).get("seconds") or 0.0,
         restart=to_restart(spec) if request and kind is Kind.TRAINING_JOB else Restart(),
@@ -293,7 +294,7 @@ def _grace_seconds(spec: Raw) -> float:
     if spec.get("checkpoint"):
         return float(spec["checkpoint"].get("graceSeconds", 120))
     pod = (spec.get("template") or {}).get("spec") or {}
-    return float(pod.get("terminationGracePeriodSeconds") or 30)
+    return float(pod.get("terminationGracePeriodSeconds") or DEFAULT_GRACE_SECONDS)
 
 
 def _saved_at(status: Raw) -> float:
