@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from berth import __version__
 from berth.api.config import Config, load
-from tests.chart.helm import CHART, EVERYTHING, Refusal, helm, render, the
+from tests.chart.helm import CHART, EVERYTHING, Refusal, helm, render
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -66,7 +66,8 @@ def test_the_schema_knows_exactly_the_fields_of_the_configuration() -> None:
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything set"])
 def test_the_operator_takes_the_configuration_that_is_rendered(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(the("ConfigMap", render(**values), "berth")["data"]["config.yaml"])
+    (text,) = (m["data"]["config.yaml"] for m in render(**values) if m["kind"] == "ConfigMap" and "data" in m)
+    file.write_text(text)
     assert load(file).log_format == values.get("config", {}).get("logFormat", "json")
 
 
