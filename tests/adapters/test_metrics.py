@@ -105,6 +105,14 @@ def test_losses_that_an_operator_before_counted_are_not_counted_again() -> None:
     assert value(metrics, "berth_lost_gpu_seconds_total", reason="Drain") == 10
 
 
+def test_losses_count_though_a_job_was_left_out_meanwhile() -> None:
+    metrics = Metrics("1")
+    after(metrics, Plan(), a_job())
+    after(metrics, Plan())
+    after(metrics, Plan(), a_job(losses=lost(Suspended=80.0)))
+    assert value(metrics, "berth_lost_gpu_seconds_total", reason="Suspended") == 80
+
+
 def test_the_age_of_checkpoints_is_that_of_the_job_that_has_most_to_lose() -> None:
     metrics = Metrics("1")
     runs = {"attempt": Attempt(1, Placement(BOARD, ("n1",)), NOW - 600), "started_at": NOW - 500}

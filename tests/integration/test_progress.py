@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,6 +14,7 @@ from berth.adapters.kube import KubeApi
 from berth.adapters.tokens import Tokens
 from berth.adapters.trust import CertificateAuthority
 from berth.control.checkpoints import AUDIENCE, CONFIG_MAP
+from berth.control.keeping import CONFIG_MAP as RATES
 from berth.control.ports import CONFIG_MAPS, NODES, PODS, TRAINING_JOBS, Resource
 from berth.control.progress import Caller
 from berth.worker.wire import NotAnswered, Server
@@ -94,7 +97,9 @@ async def test_a_job_reports_is_stopped_and_is_told_where_to_go_on(
     await make_fleet(cluster.kubeconfig, {"name": "saves", "count": 1, "board": "A100-80GB", "boardsPerNode": 1})
     job = a_training_job("llm", namespace=namespace, gpus={"count": 1, "models": ["A100-80GB"]}, checkpoint={})
     job["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "saves-0"}
-    with an_operator(cluster.kubeconfig, progressHost="localhost", progressPort=port):
+    rates = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": RATES}}
+    await api.apply(CONFIG_MAPS, "berth-system", RATES, rates)
+    with an_operator(cluster.kubeconfig, progressHost="localhost", progressPort=port) as operator:
         await api.create(TRAINING_JOBS, namespace, job)
         first = await running_pod(api, namespace, 1)
         server = await reached(api, namespace, first, tmp_path)
@@ -116,6 +121,18 @@ async def test_a_job_reports_is_stopped_and_is_told_where_to_go_on(
         assert after["CHECKPOINT_DIR"] == before["CHECKPOINT_DIR"].removesuffix("1") + "2"
         with pytest.raises(NotAnswered, match=r"no member of|is over|not valid"):
             await asyncio.to_thread(server.post, {"berth": {"checkpoint": checkpoint}})
+
+        server = await reached(api, namespace, second, tmp_path)
+        await asyncio.to_thread(server.post, {"berth": {"step": 41}})
+        status = await until(lambda: restored(api, namespace), "the status says that it went on")
+        (loss,) = status["losses"]["byReason"]
+        assert (loss["reason"], loss["attempts"]) == ("Suspended", 1)
+        told = await asyncio.to_thread(lambda: urlopen(operator.metrics, timeout=5).read().decode())
+        for sample in ("berth_checkpoint_save_seconds_sum 2.0", "berth_restore_seconds_count 1.0"):
+            assert sample in told
+        assert 'berth_lost_gpu_seconds_total{reason="Suspended"}' in told
+    kept = await api.get(CONFIG_MAPS, "berth-system", RATES)
+    assert any(pool["product"] == "NVIDIA-A100-SXM4-80GB" for pool in json.loads(kept["data"]["rates.json"])["pools"])
     await api.delete(TRAINING_JOBS, namespace, "llm")
     await api.delete(NODES, "", "saves-0")
 
@@ -155,6 +172,12 @@ async def told_of(api: KubeApi, namespace: str) -> dict[str, Any] | None:
     """The status, once it tells of progress and a checkpoint."""
     status: dict[str, Any] = (await api.get(TRAINING_JOBS, namespace, "llm")).get("status") or {}
     return status if {"progress", "checkpoint"} <= set(status) else None
+
+
+async def restored(api: KubeApi, namespace: str) -> dict[str, Any] | None:
+    """The status, once it tells how long the second attempt took to go on."""
+    status: dict[str, Any] = (await api.get(TRAINING_JOBS, namespace, "llm")).get("status") or {}
+    return status if (status.get("restore") or {}).get("attempt") == 2 else None
 
 
 async def gone(api: KubeApi, namespace: str, pod: dict[str, Any]) -> bool:

@@ -94,6 +94,8 @@ class Metrics:
                 self.repartitions.labels("given up" if step.trouble else "succeeded").inc()
         if len(self._admitted) > 4 * len(workloads) + 1000:
             self._admitted = {key for key in self._admitted if key[0] in workloads}
+        if len(self._losses) > 4 * len(workloads) + 1000:  # whose template is judged anew is left out for a while
+            self._losses = {uid: losses for uid, losses in self._losses.items() if uid in workloads}
 
     def saved(self, seconds: float) -> None:
         """A job saved a checkpoint."""
@@ -125,12 +127,12 @@ class Metrics:
 
         A status changes once for each attempt, however often the write is tried.
         """
-        counted, self._losses = self._losses, {w.ref.uid: w.losses for w in workloads}
-        for uid, losses in self._losses.items():
-            before = counted.get(uid, losses)
-            for loss in losses.by_reason if losses != before else ():
+        for w in workloads:
+            before = self._losses.get(w.ref.uid, w.losses)
+            for loss in w.losses.by_reason if w.losses != before else ():
                 more = loss.gpu_seconds - before.of(loss.reason).gpu_seconds
                 self.lost.labels(loss.reason).inc(max(0.0, more))
+            self._losses[w.ref.uid] = w.losses
 
     def _count_unsaved(self, workloads: Iterable[Workload], now: float) -> None:
         oldest: dict[str, float] = {}
