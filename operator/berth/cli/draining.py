@@ -89,7 +89,7 @@ class Drain:
                 if empty >= LOOKS:
                     self._conclude(sight)
                     return True
-                self.busy(f"{sight.left} pods of Berth's work on {', '.join(self.nodes)}")
+                self.busy(f"pods of Berth's work on {', '.join(self.nodes)}: {sight.left}")
             except Unavailable as error:
                 self._once("api", f"the API server does not answer, asking on: {error}")
             if self.clock() >= end:
