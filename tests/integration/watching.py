@@ -21,7 +21,7 @@ HOSTNAME = "kubernetes.io/hostname"
 class Witness:
     """All pods as of the last event, and what was wrong at any event so far."""
 
-    capacity: Mapping[str, Mapping[str, int]]  # GPUs by node and resource
+    capacity: Mapping[str, Mapping[str, int]]  # GPUs by node and resource, of the nodes that were there at first
     pods: dict[str, Json] = field(default_factory=dict)  # by uid
     broken: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +50,7 @@ class Witness:
         return [
             f"{count} of {resource} promised on {node}, which has {self.capacity[node].get(resource, 0)}"
             for (node, resource), count in promised.items()
-            if count > self.capacity[node].get(resource, 0)
+            if node in self.capacity and count > self.capacity[node].get(resource, 0)
         ]
 
 
