@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
@@ -185,7 +186,7 @@ class Reports:
             ours |= {"checkpoint": saved, "answers": answers}
         try:
             self._call("", json.dumps({"berth": ours}).encode(), REPORT_SECONDS)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, HTTPException, KeyError, ValueError) as error:
             print(f"not reported: {error}", flush=True)
 
     def asked(self) -> str:
@@ -199,7 +200,7 @@ class Reports:
         while True:
             try:
                 answer = self._call(f"?after={after}&wait={POLL_SECONDS}", None, POLL_SECONDS + REPORT_SECONDS)
-            except (OSError, KeyError, ValueError):
+            except (OSError, HTTPException, KeyError, ValueError):
                 time.sleep(REPORT_SECONDS)
                 continue
             if request := answer.get("saveRequest"):
