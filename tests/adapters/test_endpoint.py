@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from berth.adapters import endpoint as adapter
 from berth.adapters.endpoint import Endpoint
 from berth.adapters.progress import ProgressServer
 from berth.adapters.tokens import Tokens
@@ -64,6 +65,16 @@ async def test_it_makes_itself_known_before_it_listens() -> None:
         assert made["ports"] == [{"name": "progress", "port": endpoint.port, "protocol": "TCP"}]
         assert office.api.find(CONFIG_MAPS, CONFIG_MAP, "team") is not None
     assert not await _listens(endpoint.port)
+
+
+async def test_it_leads_its_service_to_itself_again_when_others_changed_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "ANNOUNCE_SECONDS", 0.0)
+    office = Office()
+    office.api.put(SERVICES, SERVICE)
+    async with running(an_endpoint(office)), asyncio.timeout(20):
+        office.api.remove(ENDPOINT_SLICES, "berth-system", "berth-progress")
+        while office.api.find(ENDPOINT_SLICES, "berth-progress", "berth-system") is None:
+            await asyncio.sleep(0.01)
 
 
 async def test_outside_a_cluster_it_leads_no_service_to_itself() -> None:

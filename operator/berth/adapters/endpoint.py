@@ -17,6 +17,7 @@ from berth.control.ports import ENDPOINT_SLICES, SERVICES, Api, ApiError
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
+ANNOUNCE_SECONDS = 60.0  # between two looks that the Service still leads here: anybody may change or delete the slice
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Endpoint:
         async with serving(self.server, self.port, self.authority.context), asyncio.TaskGroup() as group:
             group.create_task(self.authority.run())
             group.create_task(self.server.desk.run())
+            group.create_task(self._announce_for_ever())
 
     async def _start(self) -> bool:
         try:
@@ -48,6 +50,14 @@ class Endpoint:
             log.warning("the progress endpoint does not start yet: %s", error)
             return False
         return True
+
+    async def _announce_for_ever(self) -> None:
+        while self.address:
+            await asyncio.sleep(ANNOUNCE_SECONDS)
+            try:
+                await self._announce()
+            except ApiError as error:
+                log.warning("the Service of the progress endpoint may not lead here: %s", error)
 
     async def _announce(self) -> None:
         """Make this pod the one address of the Service. The slice goes with the Service."""
