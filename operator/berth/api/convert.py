@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import inf
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ from berth.model.failures import Restart
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
     Attempt,
+    CarbonTerms,
     Demand,
     Elastic,
     Group,
@@ -50,6 +52,7 @@ from berth.model.workloads import (
     Ref,
     Request,
     Requirement,
+    Spot,
     StopPolicy,
     Toleration,
     Topology,
@@ -105,6 +108,10 @@ def to_workload(
         deleting=bool(metadata.get("deletionTimestamp")),
         max_runtime_seconds=_seconds(spec.get("maxRuntime")) if request else None,
         estimated_seconds=_seconds(spec.get("estimatedRuntime")) if request else None,
+        deadline=from_rfc3339(spec.get("deadline")) or None if request else None,
+        carbon=_carbon(spec) if request else None,
+        checkpoints=spec.get("checkpoint") is not None,
+        worked_seconds=float(status.get("workedSeconds") or 0),
         ttl_seconds=spec.get("ttlSecondsAfterFinished") if request else None,
         attempts_made=status.get("attempt") or 0,
         attempt=None if finished else attempt,
@@ -188,7 +195,10 @@ def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda
     return Request(
         workers=parsed.workers if isinstance(parsed, TrainingJobSpec) else parsed.replicas,
         demand=_demand(parsed.gpus),
-        shape=to_shape(template.spec, spec["template"]["spec"], volume, [claim] if claim else []),
+        shape=replace(
+            to_shape(template.spec, spec["template"]["spec"], volume, [claim] if claim else []),
+            spot=Spot(training.spot) if training else Spot.ALLOW,
+        ),
         tensor=parsed.parallelism.tensor,
         pipeline=training.parallelism.pipeline if training else 1,
         topology=_topology(training.topology) if training and training.topology else None,
@@ -283,6 +293,15 @@ def _queue_name(spec: Raw, metadata: Raw) -> str:
 def _kept_queue(status: Raw, attempt: Attempt | None) -> str:
     """The queue that a live attempt is charged to: it stays there when its namespace gets another default."""
     return str(status.get("queue") or "") if attempt else ""
+
+
+def _carbon(spec: Raw) -> CarbonTerms | None:
+    asked = spec.get("carbon")
+    if not asked:
+        return None
+    budget = asked.get("budget")
+    share = None if budget is None else int(budget.removesuffix("%")) / 100
+    return CarbonTerms(asked.get("pricePerTonne"), share, _seconds(asked.get("maxDelay")))
 
 
 def _seconds(text: str | None) -> float | None:

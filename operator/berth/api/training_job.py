@@ -27,6 +27,7 @@ from berth.api.common import (
 )
 from berth.api.crd import Column, CustomResource
 from berth.api.schema import Fields, Reported, Schema, Text, Timestamp, list_map, rule, rules
+from berth.api.terms import Carbon, Moment, Spot
 from berth.model.topology import NVLINK_LEVEL
 
 MOST_WORKERS = 10_000
@@ -278,6 +279,15 @@ class TrainingJobSpec(Fields):
     """How long an attempt is expected to run, from the moment all its pods are ready, such as 40m. It is no limit: work
     that ends in time may start before work that waits for more room. Absent: as long as jobs like it took, else
     maxRuntime."""
+    deadline: Moment | None = None
+    """When it has to be done, such as 2026-03-02T06:00:00Z. It waits for cleaner hours, and runs on spot capacity, only
+    as far as that leaves time. Absent: whenever."""
+    spot: Spot = "Allow"
+    """Never: not on spot nodes. Allow: where it costs least, interruptions counted. Only: on nothing else. A change
+    holds from the next attempt on."""
+    carbon: Carbon | None = None
+    """What emitting less is worth. The job then waits for cleaner hours, and pauses where it saves checkpoints, if that
+    pays and there is time. Absent: carbon plays no part."""
     checkpoint: Checkpoint | None = None
     """Where and how often the program saves its state; a change holds from the next attempt on. Absent: Berth knows of
     no checkpoints, and counts all work of an attempt as lost when it is stopped."""
@@ -465,9 +475,10 @@ class SaveRequestStatus(Reported):
     attempt: int
     """Number of the attempt."""
     reason: str
-    """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination or BoardUnhealthy."""
+    """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy or
+    PausedForCarbon."""
     node: str
-    """The node that goes away first."""
+    """The node that goes away first; empty: none does."""
     time: Timestamp
     """When they were asked."""
     deadline: Timestamp | None = None
@@ -538,9 +549,11 @@ class TrainingJobStatus(Reported):
     listens: int | None = None
     """Number of the attempt whose workers ask for save requests. Absent: none did; SIGTERM is all that reaches them."""
     save_request: SaveRequestStatus | None = None
-    """The last request to save, because a node goes away."""
+    """The last request to save, because a node goes away or the job is to pause."""
     checkpoint_problem: str | None = None
     """Why the latest save failed. Absent: it did not."""
+    worked_seconds: int | None = None
+    """For how long earlier attempts worked towards the last durable checkpoint, as far as Berth knows."""
     spec_digest: str | None = None
     """Digest of the spec that the latest attempt was admitted with: after a change another attempt is made."""
 

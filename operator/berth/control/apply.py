@@ -183,10 +183,10 @@ class Applier:
     @_carry_out.register
     async def _(self, action: Release, target: Target) -> None:
         await self._delete_attempt(action.ref, action.number)
-        accounted = with_loss(
-            target.workload, action.reason, self.clock()
-        )  # in the write that clears the attempt: once
-        released = replace(accounted, attempt=None, pods=(), started_at=0.0)
+        w = target.workload
+        accounted = with_loss(w, action.reason, self.clock())  # in the write that clears the attempt: once
+        worked = w.worked_seconds + max(0.0, w.saved_at - w.started_at) if w.started_at else w.worked_seconds
+        released = replace(accounted, attempt=None, pods=(), started_at=0.0, worked_seconds=worked)
         await self._write_status(target, released, Verdict(action.reason, action.message))
 
     @_carry_out.register

@@ -17,16 +17,11 @@ from berth.control.ports import Clock
 from berth.control.progress import Saved
 from berth.control.records import NodeRecord
 from berth.control.status import placement_from
+from berth.model.prices import CapacityType, capacity_of
 from berth.model.workloads import Placement
 from berth.planning.interval import SPOT, STEADY, Hazard, next_interval
 
 LOOK_SECONDS = 60.0  # between two looks at all nodes
-SPOT_LABELS = (  # what spot nodes are labelled with (docs of Karpenter, EKS, GKE and AKS)
-    ("karpenter.sh/capacity-type", "spot"),
-    ("eks.amazonaws.com/capacityType", "SPOT"),
-    ("cloud.google.com/gke-spot", "true"),
-    ("kubernetes.azure.com/scalesetpriority", "spot"),
-)
 ZONE, PRODUCT = "topology.kubernetes.io/zone", "nvidia.com/gpu.product"
 
 Pool = tuple[bool, str, str]  # spot, zone, product
@@ -36,8 +31,7 @@ Raw = Mapping[str, Any]
 def pool_of(node: NodeRecord) -> Pool:
     """What a node shares its rate of failure with."""
     labels = node.meta.labels
-    spot = any(labels.get(key) == value for key, value in SPOT_LABELS)
-    return spot, labels.get(ZONE, ""), labels.get(PRODUCT, "")
+    return capacity_of(labels) is CapacityType.SPOT, labels.get(ZONE, ""), labels.get(PRODUCT, "")
 
 
 @dataclass(frozen=True, slots=True)

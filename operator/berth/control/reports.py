@@ -76,6 +76,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         "failures": failures_status(workload.failures),
         "losses": losses_status(workload.losses),
         "notBefore": _time(workload.not_before),
+        "workedSeconds": int(workload.worked_seconds) or None,
         "saveRequest": save_request_status(workload.save_request),
         "finishedAt": _time(workload.finished_at),
         "conditions": list(conditions.items),

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from berth.model.boards import Board, Instance
 from berth.model.gpus import BoardModel
+from berth.model.prices import CapacityType, capacity_of, region_of
 from berth.model.resources import Resources
 
 
@@ -97,3 +98,13 @@ class Node:
     trouble: Trouble | None = None
     interruption: Interruption | None = None
     lost_since: float = 0.0  # since when nobody heard of it, or its kubelet says that it can't run pods; 0: it is well
+
+    @property
+    def spot(self) -> bool:
+        """Whether it is spot capacity, which may be taken away at any time."""
+        return capacity_of(self.labels) is CapacityType.SPOT
+
+    @property
+    def region(self) -> str:
+        """Its region; "": nobody says."""
+        return region_of(self.labels)

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     NO_MATCHING_GPU = "NoMatchingGPU"
     SUSPENDED = "Suspended"
     QUEUE_STOPPED = "QueueStopped"
+    DEFERRED_FOR_CARBON = "DeferredForCarbon"
     EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
     WAITING_FOR_QUOTA = "WaitingForQuota"
     WAITING_FOR_TURN = "WaitingForTurn"

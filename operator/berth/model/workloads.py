@@ -75,6 +75,18 @@ class Toleration:
     effect: str = ""
 
 
+class Spot(StrEnum):
+    """Whether work may run on spot capacity."""
+
+    NEVER = "Never"
+    ALLOW = "Allow"
+    ONLY = "Only"
+
+
+Market = tuple[bool, str]
+"""Where nodes cost alike: whether they are spot capacity, and their region ("": it is not known)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodShape:
     """What a member's pod asks of a node besides GPUs. Equal shapes are feasible on the same nodes."""
@@ -84,6 +96,8 @@ class PodShape:
     affinity: tuple[tuple[Requirement, ...], ...] = ()  # any term must match; each term's expressions all
     volume_affinity: tuple[tuple[tuple[Requirement, ...], ...], ...] = ()  # one such affinity for each bound volume
     tolerations: tuple[Toleration, ...] = ()
+    spot: Spot = Spot.ALLOW
+    markets: tuple[Market, ...] = ()  # on nodes of these alone; none: of any
 
 
 class TopologyMode(StrEnum):
@@ -223,7 +237,7 @@ class SaveRequest:
     id: str  # what the checkpoint that answers it names
     attempt: int
     reason: str  # of the interruption, such as "SpotInterruption"
-    node: str  # the first that goes away
+    node: str  # the first that goes away; "": none does
     at: float  # when they were asked, in seconds since the epoch
     deadline: float = 0.0  # when the node goes; 0: nobody says
 
@@ -235,6 +249,15 @@ class Resize:
     attempt: int  # number of the attempt that is to have them
     before: int
     after: int  # as many as there was room for when it was decided
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonTerms:
+    """What emitting less is worth: a price, or a share by which it may be dearer; one of them is there."""
+
+    usd_per_tonne: float | None = None
+    budget: float | None = None  # of the least cost
+    max_delay_seconds: float | None = None  # None: as the deadline allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +277,10 @@ class Workload:
     deleting: bool = False
     max_runtime_seconds: float | None = None
     estimated_seconds: float | None = None  # how long a run takes, as its user expects; None: they did not say
+    deadline: float | None = None  # seconds since the epoch
+    carbon: CarbonTerms | None = None  # None: carbon plays no part
+    checkpoints: bool = False  # whether it says where it saves
+    worked_seconds: float = 0.0  # that earlier attempts worked towards its last durable checkpoint
     ttl_seconds: float | None = None
     attempts_made: int = 0  # number of the latest attempt, finished or not
     attempt: Attempt | None = None  # the live one

@@ -8,12 +8,14 @@ from fractions import Fraction
 from math import inf
 
 from berth.model.reasons import Reason, Verdict
-from berth.model.workloads import Device, Kind, Placement, Request, Workload
+from berth.model.workloads import Device, Kind, Placement, PodShape, Request, Workload
 from berth.planning.actions import Admit
 from berth.planning.cohorts import stopped
+from berth.planning.deferring import deferred
 from berth.planning.endings import Ending
 from berth.planning.failures import RESTARTED
 from berth.planning.field import Field
+from berth.planning.markets import market_text, ranked
 from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
@@ -94,16 +96,30 @@ def fit(s: Scratch, w: Workload, request: Request, until: float, only: Device | 
     may start earlier than expected. It has no other device than `only`, if given.
     """
     tried = choices(s, w, request)
-    for choice in tried:
-        if only not in (None, choice.option.device):
-            continue
-        gang = gang_of(request, choice.option.device, s.fleet.levels, request.workers)
-        for end in (inf, until) if until < inf and s.reserved else (until,):
-            field = None if choice.reason else _open_field(s, w, request, choice.option, end)
-            nodes = pack(field, gang) if field is not None else None
-            if field is not None and nodes is not None:
-                return Fit(choice.option, field, nodes, tuple(c.option for c in tried))
+    every = tuple(c.option for c in tried)
+    able = [c.option for c in tried if c.reason is None and only in (None, c.option.device)]
+    ends = (inf, until) if until < inf and s.reserved else (until,)
+    by_market = ranked(s, w, request, able)
+    if len(by_market) > len(able):  # who fits nowhere is spared the rest
+        able = [o for o in able if _fit_of(s, w, request, o, request.shape, every, until) is not None]
+    for option, shape in by_market:
+        for end in ends if option in able else ():
+            if (found := _fit_of(s, w, request, option, shape, every, end)) is not None:
+                return found
     return None
+
+
+def _fit_of(
+    s: Scratch, w: Workload, request: Request, option: Option, shape: PodShape, every: tuple[Option, ...], end: float
+) -> Fit | None:
+    """The place with one option, for members that keep to this shape until then."""
+    left = s.quota_left(w.queue, option.device, end)
+    if left is not None and option.boards * request.workers > left:
+        return None  # its queue has promised what it would need
+    device = option.device
+    field = s.open_field(shape, device, s.avoided(w), linked_boards(request, device), end)
+    nodes = pack(field, gang_of(request, device, s.fleet.levels, request.workers)) if field is not None else None
+    return Fit(option, field, nodes, every) if field is not None and nodes is not None else None
 
 
 def fit_in_any_room(s: Scratch, w: Workload, request: Request, only: Device | None = None) -> Fit | None:
@@ -142,6 +158,8 @@ def settle(s: Scratch, w: Workload, found: Fit, until: float) -> None:
     if w.request is not None and w.request.elastic is not None:
         told = sized(len(nodes), w.request.workers, w.request.elastic.most, _lacks(s, w, found.option, len(nodes)))
         verdict = replace(verdict, message=f"{verdict.message}; {told}")
+    if w.request is not None and (market := market_text(s, w, w.request.at(len(nodes)), found.option, nodes)):
+        verdict = replace(verdict, message=f"{verdict.message}; {market}")
     if shunned := avoided_text(s.suspected, [found.field.pool]):
         verdict = replace(verdict, message=f"{verdict.message}; {shunned}")
     s.decide(w.ref, verdict, Admit(w.ref, w.attempts_made + 1, Placement(device, nodes), verdict))
@@ -160,15 +178,6 @@ def lacking(s: Scratch, w: Workload, device: Device, members: int) -> str:
     if left is not None and left < boards:
         return f"quota for {boards_text(boards)} in queue {w.queue}"
     return f"room for {boards_text(boards)}"
-
-
-def _open_field(s: Scratch, w: Workload, request: Request, option: Option, until: float) -> Field | None:
-    """Where a gang may go that is to stay until then; None where its queue has promised what it would need."""
-    left = s.quota_left(w.queue, option.device, until)
-    if left is not None and option.boards * request.workers > left:
-        return None
-    device = option.device
-    return s.open_field(request.shape, device, s.avoided(w), linked_boards(request, device), until)
 
 
 def waits_for_room(s: Scratch, w: Workload, request: Request) -> None:
@@ -202,7 +211,7 @@ def held_back(s: Scratch, w: Workload) -> Verdict | None:
             return w.verdict
         before = f" after: {w.verdict.message}" if w.verdict and w.verdict.reason in AGAIN else ""
         return Verdict(Reason.PENDING_EVALUATION, f"waits for its next attempt{before}", None, _workers(w))
-    return None
+    return deferred(s, w)
 
 
 def _workers(w: Workload) -> int | None:

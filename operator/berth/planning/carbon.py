@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from berth.model.carbon import HOUR_SECONDS, CarbonForecast, Known
 from berth.planning.deferral import Curve
@@ -25,15 +26,15 @@ class Origin(StrEnum):
     WORLD = "world mean"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Outlook:
-    """A zone's hours to come, without gaps."""
+    """A zone's hours to come, without gaps. Two are the same only if they are one: schedules are kept by outlook."""
 
     start: int  # the first hour, since the epoch
     grams: tuple[float, ...]  # gCO2eq/kWh
     origins: tuple[Origin, ...]  # one for each hour
 
-    @property
+    @cached_property
     def curve(self) -> Curve:
         """The hours as schedules want them."""
         return Curve(float(self.start * HOUR_SECONDS), self.grams)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from berth.model.nodes import Node, Taint
-from berth.model.workloads import PodShape, Requirement, Toleration
+from berth.model.workloads import PodShape, Requirement, Spot, Toleration
 
 BINDING_EFFECTS = ("NoSchedule", "NoExecute")
 
@@ -25,6 +25,10 @@ def why_not(node: Node, shape: PodShape) -> str:
         return "being laid out"
     if any(t.effect in BINDING_EFFECTS and not _tolerated(t, shape.tolerations) for t in node.taints):
         return "tainted"
+    if shape.spot is not Spot.ALLOW and node.spot != (shape.spot is Spot.ONLY):
+        return "on spot capacity (spec.spot is Never)" if node.spot else "on demand (spec.spot is Only)"
+    if shape.markets and (node.spot, node.region) not in shape.markets:
+        return "dearer"
     if any(node.labels.get(key) != value for key, value in shape.node_selector):
         return "outside the node selector"
     if not _admits(shape.affinity, node):

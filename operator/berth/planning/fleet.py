@@ -13,7 +13,7 @@ import numpy.typing as npt
 from berth.model.gpus import WHOLE_BOARD, BoardModel
 from berth.model.nodes import Node
 from berth.model.topology import NVLINK_LEVEL, Level, domains_of, islands_of
-from berth.model.workloads import PodShape
+from berth.model.workloads import Market, PodShape
 from berth.planning.feasibility import unwelcome, why_not
 
 Ints = npt.NDArray[np.int64]
@@ -76,6 +76,7 @@ class Pool:
         self.paths = tuple([path for path, _, _ in keyed])
         self.index = {node.name: i for i, node in enumerate(self.nodes)}
         self.outlook = lru_cache(OUTLOOKS_KEPT)(self._outlook)
+        self.markets = lru_cache(OUTLOOKS_KEPT)(self._markets)
         self.allocatable = lru_cache(None)(self._allocatable)
         self.bonds = lru_cache(None)(self._bonds)
         self.named = lru_cache(None)(self._named)
@@ -186,6 +187,15 @@ class Pool:
         offered = self.stock.keys() & self.slices.keys()
         slices = sum(int(self.allocatable(name).sum()) * self.slices[name] for name in offered)
         return slices / self.slices[WHOLE_BOARD]
+
+    @cached_property
+    def market(self) -> tuple[Market, ...]:
+        """The market of each node."""
+        return tuple([(node.spot, node.region) for node in self.nodes])
+
+    def _markets(self, bare: PodShape) -> tuple[Market, ...]:
+        """The markets with nodes that pods of this shape are not kept off."""
+        return tuple(sorted({self.market[i] for i in np.flatnonzero(self.outlook(bare).open)}))
 
     def _allocatable(self, resource: str) -> Ints:
         """What each node offers of a resource."""

@@ -36,6 +36,22 @@ class Threat:
         by = f" (says {self.interruption.source})" if self.interruption.source else ""
         return f"{self.interruption.reason} of {self.node}{by}"
 
+    @property
+    def leaving(self) -> Leaving:
+        """What it means for the gang."""
+        return Leaving(self.interruption.reason, str(self), "go on elsewhere", self.node, self.interruption.deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why a gang is to save and stop, and what becomes of it."""
+
+    reason: str
+    why: str  # as a part of a sentence
+    then: str  # what its workers do later, such as "go on elsewhere"
+    node: str = ""  # that goes away; "": none does
+    deadline: float = 0.0  # when it does, in seconds since the epoch; 0: nobody says
+
 
 def lost(s: Scratch, pods: Iterable[Pod]) -> Pod | None:
     """The first of the pods that are on nodes which are gone, or have not been heard of for too long."""
@@ -79,32 +95,32 @@ def _holds(board: Board, holder: str) -> bool:
     return board.holder == holder or any(instance.holder == holder for instance in board.instances)
 
 
-def leave(s: Scratch, w: Workload, attempt: Attempt, threat: Threat) -> None:
+def leave(s: Scratch, w: Workload, attempt: Attempt, to: Leaving) -> None:
     """Have a gang save and go: at once where nobody of it asks for requests, else once it has, or must."""
-    why, deadline = threat.interruption.reason, threat.interruption.deadline
     if attempt.number != w.listens:
-        _stop(s, w, attempt, why, f"{threat}: the workers are asked to save and stop, and go on elsewhere")
+        _stop(s, w, attempt, to.reason, f"{to.why}: the workers are asked to save and stop, and {to.then}")
         return
     request = w.save_request
-    if request is None or not _is_about(s, w, request, threat):
+    if request is None or not _is_about(s, w, request, to):
         name = f"{attempt.number}-{int(s.now * 1000)}"
-        request = SaveRequest(name, attempt.number, why, threat.node, s.now, deadline)
-        message = f"{threat}: the workers are asked to save, and move once they have"
-        s.decide(w.ref, Verdict(why, message), AskToSave(w.ref, request, message))
+        request = SaveRequest(name, attempt.number, to.reason, to.node, s.now, to.deadline)
+        message = f"{to.why}: the workers are asked to save, and {to.then} once they have"
+        s.decide(w.ref, Verdict(to.reason, message), AskToSave(w.ref, request, message))
     elif w.saved_for == request.id:
-        _stop(s, w, attempt, why, f"{threat}: saved, and goes on elsewhere")
+        _stop(s, w, attempt, to.reason, f"{to.why}: saved, to {to.then}")
     elif (end := _last_moment(w, request)) <= s.now:
-        _stop(s, w, attempt, why, f"{threat}: no checkpoint after {end - request.at:.0f} s, so the workers are stopped")
+        waited = f"no checkpoint after {end - request.at:.0f} s"
+        _stop(s, w, attempt, to.reason, f"{to.why}: {waited}, so the workers are stopped, to {to.then}")
     else:
         s.wake(end)
-        message = w.verdict.message if w.verdict and w.verdict.reason == why else f"{threat}: the workers are to save"
-        s.decide(w.ref, Verdict(why, message))
+        known = w.verdict.message if w.verdict and w.verdict.reason == to.reason else ""
+        s.decide(w.ref, Verdict(to.reason, known or f"{to.why}: the workers are to save"))
 
 
-def _is_about(s: Scratch, w: Workload, request: SaveRequest, threat: Threat) -> bool:
+def _is_about(s: Scratch, w: Workload, request: SaveRequest, to: Leaving) -> bool:
     """Whether the members were asked for this very reason, and lately; a deadline that draws nearer is another one."""
-    same = (request.attempt, request.reason, request.node) == (w.listens, threat.interruption.reason, threat.node)
-    nearer = threat.interruption.deadline and not 0 < request.deadline <= threat.interruption.deadline + 1.0
+    same = (request.attempt, request.reason, request.node) == (w.listens, to.reason, to.node)
+    nearer = to.deadline and not 0 < request.deadline <= to.deadline + 1.0
     return same and not nearer and s.now <= _last_moment(w, request) + FORGOTTEN_SECONDS
 
 

@@ -20,9 +20,10 @@ from berth.model.workloads import (
 )
 from berth.planning.actions import Action, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
 from berth.planning.cohorts import stopped
+from berth.planning.deferring import PAUSED, pause_of
 from berth.planning.failures import fails, judge
 from berth.planning.hangs import stop_if_hung
-from berth.planning.interruptions import NODE_LOST, is_out_of_reach, leave, lost, threat_to
+from berth.planning.interruptions import NODE_LOST, Leaving, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
 from berth.planning.scratch import Scratch
 from berth.planning.verdicts import PLACED, where
@@ -148,12 +149,15 @@ def advance(s: Scratch, run: Live) -> None:
         what = f"{gone.node}, which worker {gone.index} is on, is gone or not heard of"
         _stop(s, run, NODE_LOST, f"{what}: its gang goes on elsewhere from its last checkpoint", not_before=s.now)
     elif threat := threat_to(s, w, run.undone):
-        leave(s, w, attempt, threat)
+        leave(s, w, attempt, threat.leaving)
     elif attempt.phase is RunPhase.ABSENT:
         if not _late(s, run):
             s.decide(w.ref, _running(s, run), MakeAttempt(w.ref, attempt.number, attempt.placement))
     elif not stop_if_hung(s, w, attempt, run.pods):
-        _run(s, run)
+        if (why := pause_of(s, w, attempt)) and not run.missing:
+            leave(s, w, attempt, Leaving(PAUSED, why, "go on then"))
+        else:
+            _run(s, run)
 
 
 def _broken(run: Live) -> str:

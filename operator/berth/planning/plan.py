@@ -14,6 +14,7 @@ from berth.planning.actions import Admit, Expire, Plan
 from berth.planning.admission import held_back, problem_of, waits_for_room
 from berth.planning.ahead import Ahead
 from berth.planning.consolidation import gather, gathering
+from berth.planning.deferring import wait_of
 from berth.planning.defragmentation import open_up
 from berth.planning.lifecycle import Live, advance, claim, live
 from berth.planning.line import Line
@@ -32,7 +33,11 @@ from berth.planning.vain import Vain
 from berth.planning.waiting import no_match, waiting
 from berth.planning.whatif import order
 
-NOT_IN_LINE = (Reason.MISCONFIGURED, Reason.SUSPENDED)  # jobs that wait for their users, and for nobody before them
+NOT_IN_LINE = (  # jobs that wait for their users, or for cleaner hours, and for nobody before them
+    Reason.MISCONFIGURED,
+    Reason.SUSPENDED,
+    Reason.DEFERRED_FOR_CARBON,
+)
 
 
 def plan(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
@@ -65,7 +70,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
             s.guard(run.workload, advance, s, run)
     pending = [w for w in going if w.attempt is None and not w.deleting]
     line = Line(s, pending)
-    s.expect(going)
+    s.expect(going, lambda w: w.attempt is None and wait_of(s, w) is not None)
     yielding = Yielding(s, going)
     yielding.shed()
     yielding.owe(pending)

@@ -25,6 +25,7 @@ from berth.planning.admission import (
     problem_of,
     settle,
 )
+from berth.planning.deferring import PAUSED
 from berth.planning.freeing import Holder, as_if_restarting
 from berth.planning.ledger import needs_of
 from berth.planning.lost import lost_seconds
@@ -36,8 +37,8 @@ from berth.planning.whatif import order, unplaced
 
 RESIZED = "Resized"  # the reason of a gang that grows, or gives back what it has beyond what it would like
 LOOK_SECONDS = 60.0  # growth that does not pay yet is looked at again: after a checkpoint it costs less
-NOT_ASKING = (Reason.MISCONFIGURED, Reason.SUSPENDED, Reason.QUEUE_STOPPED)
-FINAL = ("MaxRuntimeExceeded", "Suspended")  # reasons of attempts after which no other is made, for now
+NOT_ASKING = (Reason.MISCONFIGURED, Reason.SUSPENDED, Reason.QUEUE_STOPPED, Reason.DEFERRED_FOR_CARBON)
+FINAL = ("MaxRuntimeExceeded", "Suspended", PAUSED)  # reasons of attempts after which no other is made, for now
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import inf
@@ -37,6 +38,14 @@ NOWHERE: frozenset[str] = frozenset()
 MOST_GANGS = 8  # sizes of gangs that room is kept for, the most frequent; each costs a look at all domains
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A job that starts, or goes on, later."""
+
+    start: float  # seconds since the epoch
+    message: str
+
+
 class Scratch:
     """What a plan has to work with. It lives for one call of `plan` and is never shared."""
 
@@ -59,6 +68,7 @@ class Scratch:
         self.faults: dict[str, Exception] = {}
         self.wake_at: float | None = None
         self.tallies: dict[tuple[tuple[Field, ...], int | None, int], tuple[tuple[str, int], ...]] = {}
+        self.waits: dict[str, Wait | None] = {}  # by uid: which pending jobs wait for cleaner hours, once asked
         self._fields: dict[tuple[PodShape, Device, frozenset[str], int], Field] = {}
         self._charged: dict[Device, tuple[BoardModel, Fraction]] = {}  # the model of each device, and its boards
         self._guides: dict[str, Guide] = {}  # by model
@@ -101,7 +111,7 @@ class Scratch:
         field = self._fields.get(key)
         if field is not None:
             return field.refresh()
-        bare = PodShape((), shape.node_selector, shape.affinity, shape.volume_affinity, shape.tolerations)
+        bare = replace(shape, requests=())
         guide = self._guides.get(device.model)
         field = self._fields[key] = Field(room, room.pool.outlook(bare), shape, device, key[2], linked, guide)
         return field
@@ -134,13 +144,16 @@ class Scratch:
         model, boards = self._charged[device]
         self.reserved.charge(w.queue, model, boards * len(nodes), until)
 
-    def expect(self, going: Iterable[Workload]) -> None:
-        """Learn what is asked for, told in the order it is served: gangs to keep room for, and what shares nodes."""
+    def expect(self, going: Iterable[Workload], later: Callable[[Workload], bool] = lambda w: False) -> None:
+        """Learn what is asked for, told in the order it is served: gangs to keep room for, and what shares nodes.
+
+        `later` says which pending jobs want nothing yet.
+        """
         waiting: dict[str, list[int]] = {}
         gangs: dict[str, Counter[int]] = {}
         for w in going:
             model = self.guard(w, self._model_wanted, w)
-            if model is None:
+            if model is None or later(w):
                 continue
             boards = boards_asked(w)
             nodes = -(-boards // self.fleet.pools[model].stock.get(WHOLE_BOARD, boards))

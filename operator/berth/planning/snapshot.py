@@ -9,9 +9,11 @@ from math import inf
 
 from berth.model.failures import Pace
 from berth.model.nodes import Node
+from berth.model.prices import PriceBook
 from berth.model.resources import Resources
 from berth.model.topology import DEFAULT_LEVELS, Level
 from berth.model.workloads import Device, Queue, Workload
+from berth.planning.carbon import Outlook
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Snapshot:
     `crashed` has all that crashed, left out or not.
     `paces` says how attempts get on, by the uids of their jobs, where that is newer than what statuses tell;
     `listening` since when their reports are heard, in seconds since the epoch; infinite: they are not.
+    `outlooks` are the hours to come of carbon intensity, by the region of nodes; empty: nobody asked.
     `until` is the uid of the workload in question: what is served after it is not planned for. "": all are.
     """
 
@@ -43,6 +46,7 @@ class Snapshot:
     paces: Mapping[str, Pace] = field(default_factory=dict)
     listening: float = inf
     crashed: tuple[Workload, ...] = ()
+    outlooks: Mapping[str, Outlook] = field(default_factory=dict)
     until: str = ""
 
 
@@ -132,4 +136,5 @@ class Policy:
     consolidation: Consolidating = field(default_factory=Consolidating)
     backfill: Backfilling = field(default_factory=Backfilling)
     preemption: Preempting | None = field(default_factory=Preempting)  # None: nobody is chosen to give way
+    prices: PriceBook = field(default_factory=PriceBook)
     growing: Growing | None = field(default_factory=Growing)  # None: elastic gangs get no more than they would like

@@ -1,0 +1,169 @@
+"""Where the same boards cost least: on spot capacity or on demand, in which region, carbon and interruptions included.
+
+A *market* is the nodes of a pool that cost alike. A gang goes to the cheapest markets in which it fits as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf
+
+from berth.model.energy import board_watts, drawn_watts, kilograms
+from berth.model.gpus import BoardModel
+from berth.model.prices import BUSY, CapacityType
+from berth.model.workloads import CarbonTerms, Device, Market, PodShape, Request, Workload
+from berth.planning.carbon import WORLD_GRAMS
+from berth.planning.estimates import STARTING_SECONDS
+from berth.planning.interval import HOUR, SPOT, daly
+from berth.planning.options import Option, boards_of
+from berth.planning.scratch import Scratch
+
+USUAL_SECONDS = 3600.0  # that a job is taken to run where nobody knows better
+USUAL_SAVE_SECONDS = 30.0  # the same of a save
+MOST_EXPONENT = 50.0  # beyond, work without checkpoints never ends on spot capacity
+MARGIN_SHARE, MARGIN_SECONDS = 0.1, 300.0  # of a run's length, and at least: kept free before deadlines
+WHOLE: tuple[Market, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an hour of a member costs in a market."""
+
+    market: Market
+    usd: float  # for its boards
+    kilograms: float
+    carbon_usd: float  # what these are worth
+    overhead: float = 1.0  # by which interruptions lengthen the work
+
+    @property
+    def total(self) -> float:
+        """In dollars for an hour of work."""
+        return inf if self.overhead == inf else (self.usd + self.carbon_usd) * self.overhead
+
+
+def markets_of(s: Scratch, shape: PodShape, device: Device) -> tuple[Market, ...]:
+    """The markets in which some node admits pods of this shape, whatever room it has."""
+    pool = s.fleet.pools.get(device.model)
+    return pool.markets(replace(shape, requests=())) if pool else ()
+
+
+def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cost]:
+    """What each market costs, the best first."""
+    device = option.device
+    model, boards = s.model(device.model), float(option.boards)
+    kilowatts = kilowatts_of(model, boards)
+    found = []
+    for spot, region in markets_of(s, request.shape, device):
+        capacity = CapacityType.SPOT if spot else CapacityType.ON_DEMAND
+        usd = boards * s.policy.prices.usd_per_hour(model, region, capacity)
+        kilos = kilograms(kilowatts, intensity(s, w, region)) if w.carbon else 0.0
+        overhead = _overhead(s, w, request) if spot else 1.0
+        found.append(Cost((spot, region), usd, kilos, usd_of(w.carbon, kilos), overhead))
+    return sorted(found, key=lambda cost: (*_rank(w.carbon, cost, found), cost.market))
+
+
+def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> list[tuple[Option, PodShape]]:
+    """Each option with the markets that it may use, the cheapest first; the same option later with dearer ones too.
+
+    Where no option has markets that differ, the options stay as they are.
+    """
+    if all(len(markets_of(s, request.shape, option.device)) < 2 for option in options):
+        return [(option, request.shape) for option in options]
+    found = []
+    for i, option in enumerate(options):
+        for rank, markets in _steps(w.carbon, costs(s, w, request, option)):
+            found.append((rank, i, option, replace(request.shape, markets=markets)))
+    return [(option, shape) for _, _, option, shape in sorted(found, key=lambda entry: entry[:2])]
+
+
+def market_text(s: Scratch, w: Workload, request: Request, option: Option, nodes: Sequence[str]) -> str:
+    """Where a gang went of markets that differ, and at what price, in words; "" where all cost the same."""
+    every = costs(s, w, request, option)
+    if len({round(cost.total, 4) for cost in every}) < 2:
+        return ""
+    used = {(node.spot, node.region) for name in nodes if (node := s.fleet.nodes.get(name)) is not None}
+    mine = [cost for cost in every if cost.market in used]
+    others = [cost for cost in every if cost.market not in used]
+    here = ", ".join(map(_words, mine))
+    return f"{here} (else {'; '.join(map(_words, others[:3]))})" if others else here
+
+
+def intensity(s: Scratch, w: Workload, region: str) -> float:
+    """The mean g/kWh of a run that begins now."""
+    outlook = s.snapshot.outlooks.get(region)
+    if outlook is None:
+        return WORLD_GRAMS
+    seconds = remaining_seconds(s, w) or USUAL_SECONDS
+    return outlook.curve.grams([(s.now, s.now + seconds)]) / (seconds / HOUR)
+
+
+def kilowatts_of(model: BoardModel, boards: float) -> float:
+    """What boards at work draw, with their hosts and the building."""
+    return drawn_watts(boards, board_watts(model, BUSY)) / 1000
+
+
+def usd_of(carbon: CarbonTerms | None, kilos: float) -> float:
+    """What these kilograms are worth to a job."""
+    return kilos * (carbon.usd_per_tonne or 0.0) / 1000 if carbon else 0.0
+
+
+def remaining_seconds(s: Scratch, w: Workload) -> float | None:
+    """For how long a job has yet to work, at most as far as anybody knows; None: nobody does."""
+    total = s.estimates.run_seconds(w, at_most=True)
+    return None if total is None or total == inf else max(total - w.worked_seconds, 60.0)
+
+
+def margin_seconds(seconds: float) -> float:
+    """What is kept free before a deadline by a run of so many seconds: images are loaded, and some take longer."""
+    return STARTING_SECONDS + max(MARGIN_SECONDS, MARGIN_SHARE * seconds)
+
+
+def boards_in(s: Scratch, device: Device, members: int) -> float:
+    """The boards of a gang."""
+    return float(boards_of(device, s.model(device.model))) * members
+
+
+def _rank(carbon: CarbonTerms | None, cost: Cost, every: Sequence[Cost]) -> tuple[float, float]:
+    """By dollars; within a budget, by carbon."""
+    if carbon is None or carbon.budget is None:
+        return round(cost.total, 4), 0.0
+    least = min(other.total for other in every)
+    within = cost.total <= least * (1 + carbon.budget) + 1e-9
+    return (0.0, round(cost.kilograms, 4)) if within else (round(cost.total, 4), 0.0)
+
+
+def _steps(
+    carbon: CarbonTerms | None, every: Sequence[Cost]
+) -> Iterator[tuple[tuple[float, float], tuple[Market, ...]]]:
+    """The best markets, then these and the next best, and so on to all of them."""
+    ranks = [_rank(carbon, cost, every) for cost in every]
+    for i, rank in enumerate(ranks):
+        if i + 1 == len(ranks):
+            yield rank, WHOLE
+        elif ranks[i + 1] != rank:
+            yield rank, tuple(sorted(cost.market for cost in every[: i + 1]))
+
+
+def _overhead(s: Scratch, w: Workload, request: Request) -> float:
+    """By how much interruptions lengthen work on spot capacity; without end where they may cost the deadline."""
+    seconds = remaining_seconds(s, w) or USUAL_SECONDS
+    rate = SPOT.per_second * request.workers
+    restart = s.policy.consolidation.restart_seconds
+    save = w.save_seconds or USUAL_SAVE_SECONDS
+    interval = daly(save, 1 / rate)
+    again = restart + interval / 2 if w.checkpoints else restart + seconds
+    if w.deadline is not None and s.now + seconds + margin_seconds(seconds) + 2 * again > w.deadline:
+        return inf
+    if w.checkpoints:
+        return 1.0 + rate * again + save / interval
+    return (exp(min(rate * seconds, MOST_EXPONENT)) - 1) / (rate * seconds) + rate * restart
+
+
+def _words(cost: Cost) -> str:
+    spot, region = cost.market
+    where = f"{'spot' if spot else 'on demand'}{f' in {region}' if region else ''}"
+    emits = f" and {cost.kilograms:.2f} kg CO2e" if cost.kilograms else ""
+    often = f", {100 * (cost.overhead - 1):.0f} % more for interruptions" if 1 < cost.overhead < inf else ""
+    late = ", too risky for the deadline" if cost.overhead == inf else ""
+    return f"{where} ${cost.usd:.2f}{emits} an hour a worker{often}{late}"
