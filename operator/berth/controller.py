@@ -9,8 +9,9 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,21 @@ from berth.adapters.metrics import Metrics
 from berth.adapters.mig_manager import MigManager
 from berth.adapters.mirrors import mirrors
 from berth.adapters.node_agents import NodeAgents
+from berth.adapters.prices import PriceFile
 from berth.adapters.progress import ProgressServer
 from berth.adapters.records import read_gpu_node, read_job, read_node, read_pod
 from berth.adapters.tokens import Tokens
 from berth.adapters.trust import CertificateAuthority
 from berth.api.config import Config
 from berth.api.convert import to_queue, to_workload
+from berth.api.price_book import price_book
 from berth.control.apply import Applier
 from berth.control.checkpoints import Telling
 from berth.control.cycle import Cycle
 from berth.control.events import Recorder
 from berth.control.keeping import Keeper
 from berth.control.observe import Convert, Observer
+from berth.control.outlooks import Outlooks, Prices
 from berth.control.partition import Partitioner, Partitions
 from berth.control.picture import Picture, Raw
 from berth.control.ports import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS, ApiError, Resource
@@ -45,7 +49,10 @@ from berth.control.progress import Desk, is_training
 from berth.control.rates import Rates
 from berth.control.validate import Validator
 from berth.model.nodes import Way
+from berth.model.prices import PriceBook
+from berth.planning.carbon import Outlook
 from berth.planning.plan import plan
+from berth.sources import feed
 
 log = logging.getLogger(__name__)
 
@@ -103,16 +110,38 @@ class Operator:
                 acquired.cancel()
                 return
             try:
-                await self._act(lease, stop)
+                async with self._outlooks() as outlooks:
+                    await self._act(lease, stop, outlooks)
             finally:
                 await lease.release()
 
-    async def _act(self, lease: Lease, stop: asyncio.Event) -> None:
+    @asynccontextmanager
+    async def _outlooks(self) -> AsyncIterator[list[Outlooks | Prices]]:
+        """What keeps the plan told of carbon and prices, as far as the configuration names sources."""
+        config, found = self.config, list[Outlooks | Prices]()
+        if config.prices_file:
+            found.append(Prices(PriceFile(Path(config.prices_file), price_book), self._tell_prices))
+        if not config.carbon.told:
+            yield found
+            return
+        async with feed(config.carbon, None) as known:
+            found.append(Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks))
+            yield found
+
+    def _tell_prices(self, book: PriceBook) -> None:
+        self.cycle.policy = replace(self.cycle.policy, prices=book)
+        self.cycle.wake()
+
+    def _tell_outlooks(self, outlooks: Mapping[str, Outlook]) -> None:
+        self.cycle.observer.outlooks = outlooks
+        self.cycle.wake()
+
+    async def _act(self, lease: Lease, stop: asyncio.Event, outlooks: Sequence[Outlooks | Prices]) -> None:
         stop_kopf = asyncio.Event()
         tasks = [asyncio.create_task(lease.hold(), name="lease")]
         tasks += [asyncio.create_task(r.run(), name=f"watch-{r.resource.plural}") for r in self.reflectors]
         tasks.append(asyncio.create_task(self._kopf(stop_kopf, stop), name="kopf"))
-        tasks.append(asyncio.create_task(self._plan(), name="cycle"))
+        tasks.append(asyncio.create_task(self._plan(outlooks), name="cycle"))
         if self.endpoint is not None:
             tasks.append(asyncio.create_task(self.endpoint.run(), name="progress"))
             tasks.append(asyncio.create_task(self.keeper.run(), name="rates"))
@@ -127,8 +156,8 @@ class Operator:
                 task.result()
                 raise RuntimeError(f"{task.get_name()} ended by itself")
 
-    async def _plan(self) -> None:
-        """Plan only on a whole picture: what is not seen yet would look like free room."""
+    async def _plan(self, outlooks: Sequence[Outlooks | Prices]) -> None:
+        """Plan only on a whole picture: what is not seen yet would look like free room, or like hours all alike."""
         while not await self._resync():  # noqa: ASYNC110 - it asks again, nothing tells us
             await asyncio.sleep(RETRY_SECONDS)
         for reflector in self.reflectors:
@@ -140,9 +169,13 @@ class Operator:
             len(self.picture.pods),
             len(self.picture.workloads),
         )
+        for one in outlooks:
+            await one.look()
         self.cycle.wake()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.cycle.run())
+            for one in outlooks:
+                group.create_task(one.run())
             group.create_task(self._resync_for_ever())
 
     async def _resync_for_ever(self) -> None:

@@ -166,8 +166,15 @@ class CarbonSetting(Section):
         return self
 
     def zone_of(self, name: str) -> str:
-        """The zone that a region lies in; what is no region of any is a zone itself."""
+        """The zone that a region lies in; what is no region of any is a zone itself. Without a name, the first zone."""
+        if not name and self.zones:
+            return self.zones[0].zone
         return next((zone.zone for zone in self.zones if name in zone.regions), name)
+
+    @property
+    def told(self) -> bool:
+        """Whether anything is known of any zone."""
+        return self.source != "none" or any(zone.grams_per_kwh is not None for zone in self.zones)
 
 
 class Config(BaseSettings):
@@ -192,6 +199,7 @@ class Config(BaseSettings):
     preemption: PreemptionSetting = PreemptionSetting()
     elastic: ElasticSetting = ElasticSetting()
     carbon: CarbonSetting = CarbonSetting()
+    prices_file: str = ""  # of what boards cost (YAML); "": they cost their list prices
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     leader_election: LeaderElection = LeaderElection()

@@ -57,7 +57,7 @@ def carbon(
 
 
 async def _reports(setting: CarbonSetting, zones: list[str], hours: int, kubeconfig: str | None) -> list[Report]:
-    from berth.cli.carbon_sources import feed
+    from berth.sources import feed
 
     async with feed(setting, kubeconfig) as source:
         return [await source.report(zone, hours) for zone in zones]

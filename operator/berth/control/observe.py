@@ -31,6 +31,7 @@ from berth.model.gpus import WHOLE_BOARD, BoardModel, model_of_product
 from berth.model.nodes import Node, Relayout
 from berth.model.resources import Resources
 from berth.model.workloads import Attempt, Device, Kind, Past, Placement, Pod, PodPhase, Queue, RunPhase, Workload
+from berth.planning.carbon import Outlook
 from berth.planning.cohorts import defaults
 from berth.planning.fleet import Nodes
 from berth.planning.snapshot import Snapshot
@@ -58,6 +59,7 @@ class Observer:
 
     picture: Picture
     convert: Convert
+    outlooks: Mapping[str, Outlook] = field(default_factory=dict)  # of carbon intensity, by region
     pasts: Mapping[str, Past] = field(default_factory=dict)  # of the queues, by name, as the last plan left them
     _base: dict[str, tuple[int, int, Workload | None]] = field(default_factory=dict)  # version, generation, converted
     _whole: dict[str, Workload] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class Observer:
             observed={report.meta.name: report.observed for report in picture.gpu_nodes},
             paces=dict(picture.paces),
             listening=picture.listening,
+            outlooks=self.outlooks,
         )
 
     def _with_past(self, queue: Queue) -> Queue:

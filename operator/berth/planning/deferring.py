@@ -53,7 +53,8 @@ class Course:
     outlook: Outlook
     schedule: Schedule
     cost: float  # of it, pauses and dearer boards included
-    at_once: float  # the cost of running now
+    at_once: float  # what running now emits
+    at_once_cost: float
     share: float  # of what is counted, that is truly run: lengths are rounded up
 
     @property
@@ -96,6 +97,8 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     seconds, latest = slack
     device, restart = attempt.placement.device, s.policy.consolidation.restart_seconds
     lost = SAVING_SECONDS if attempt.number == w.listens else lost_seconds(w, s.now)
+    if w.carbon.budget is not None and lost + restart > w.carbon.budget * seconds:
+        return ""
     best = _course(s, w, device, region, outlook, seconds + lost + restart, latest)
     if best.start < s.now + GRID_SECONDS + restart:
         return ""
@@ -104,7 +107,8 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     if later > now * (1 - LEAST_PAUSE_SAVING):
         return ""
     saved = _kilograms(s, w, device, now - best.schedule.grams * best.share)
-    return f"goes on {_clock(best.start)}: {_words(s, best, saved, w.carbon)}; {_left(w, best.schedule.end, latest)}"
+    told = _words(best, now / seconds * HOUR, saved, w.carbon)
+    return f"goes on {_clock(best.start)}: {told}; {_left(w, best.schedule.end, latest)}"
 
 
 def _wait(s: Scratch, w: Workload) -> Wait | None:
@@ -115,17 +119,18 @@ def _wait(s: Scratch, w: Workload) -> Wait | None:
     found = _best_of(s, w, option, *slack) if option is not None else None
     if found is None or option is None:
         return None
-    best, at_once = found
-    if best.start <= s.now or best.cost > at_once * (1 - LEAST_SAVING):
+    best, now = found
+    if best.start <= s.now or best.cost > now.at_once_cost * (1 - LEAST_SAVING):
         return None
-    saved = _kilograms(s, w, option.device, (at_once - best.cost) * best.share)
+    saved = _kilograms(s, w, option.device, (now.at_once - best.schedule.grams) * best.share)
     verb = "goes on" if w.attempts_made else "starts"
-    message = f"{verb} {_clock(best.start)}: {_words(s, best, saved, w.carbon)}"
+    told = _words(best, now.at_once / slack[0] * now.share * HOUR, saved, w.carbon)
+    message = f"{verb} {_clock(best.start)}: {told}"
     return Wait(best.start, f"{message}; {_left(w, best.schedule.end, slack[1])}")
 
 
-def _best_of(s: Scratch, w: Workload, option: Option, seconds: float, latest: float) -> tuple[Course, float] | None:
-    """The best course in any region, and what running at once costs in the best for that."""
+def _best_of(s: Scratch, w: Workload, option: Option, seconds: float, latest: float) -> tuple[Course, Course] | None:
+    """The best course in any region, and that of the region which is the best to run in at once."""
     dearer = _dearer(s, w, option)
     outlooks = s.snapshot.outlooks
     courses = [
@@ -136,7 +141,7 @@ def _best_of(s: Scratch, w: Workload, option: Option, seconds: float, latest: fl
     if not courses:
         return None
     best = min(courses, key=lambda course: (round(course.cost, 6), course.start, course.region))
-    return best, min(course.at_once for course in courses)
+    return best, min(courses, key=lambda course: (round(course.at_once_cost, 6), course.region))
 
 
 def _slack_of(s: Scratch, w: Workload) -> tuple[float, float] | None:
@@ -188,7 +193,7 @@ def _course(
     )
     found, cost, at_once = _scheduled(outlook, ask)
     more = dearer * rounded / HOUR
-    return Course(region, outlook, found, cost + more, at_once + more, seconds / rounded)
+    return Course(region, outlook, found, cost + more, at_once, at_once + more, seconds / rounded)
 
 
 def _steps_up(seconds: float) -> int:
@@ -266,15 +271,13 @@ def _kilograms(s: Scratch, w: Workload, device: Device, grams: float) -> float:
     return kilowatts_of(s.model(device.model), boards_in(s, device, w.size)) * grams / 1000
 
 
-def _words(s: Scratch, best: Course, saved: float, terms: CarbonTerms) -> str:
-    """What waiting saves: "118 instead of 412 g/kWh, saves 3.1 kg worth $0.31"."""
-    curve = best.outlook.curve
-    then, now = curve.grams(best.schedule.runs), s.now
+def _words(best: Course, now: float, saved: float, terms: CarbonTerms) -> str:
+    """What waiting saves: "118 instead of 412 g/kWh in de, saves 3.1 kg worth $0.31"."""
     hours = sum(end - begin for begin, end in best.schedule.runs) / HOUR
     worth = usd_of(terms, saved)
-    told = f"{then / hours:.0f} instead of {curve.at(now):.0f} g/kWh, saves {saved:.1f} kg"
     where = f" in {best.region}" if best.region else ""
-    return f"{told}{f' worth ${worth:.2f}' if worth >= 0.005 else ''}{where}{_assumed(best)}"
+    told = f"{best.schedule.grams / hours:.0f} instead of {now:.0f} g/kWh{where}, saves {saved:.1f} kg"
+    return f"{told}{f' worth ${worth:.2f}' if worth >= 0.005 else ''}{_assumed(best)}"
 
 
 def _assumed(best: Course) -> str:
