@@ -1,23 +1,26 @@
 """When a job that may wait runs: now, later or in pieces, by the dollars and the carbon that this takes.
 
 A job waits only where its terms say what emitting less is worth, where it is known for how long it runs, and where it
-has slack: until its deadline, or `maxDelay`. Its schedule is looked for on a grid of a quarter of an hour, lengths
-rounded up and slack rounded down by an eighth at most: so many jobs share one, and the true deadline is kept.
+has slack: until its deadline, or `maxDelay`. Starts are looked for on a grid of a quarter of an hour. With pauses,
+lengths are rounded up and slack down, so that many jobs share a schedule: the true deadline is always kept.
 See docs/decisions/0025-waiting-for-cleaner-hours.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from math import ceil, floor, inf
+from math import ceil, inf
+
+import numpy as np
 
 from berth.model.prices import CapacityType
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Attempt, CarbonTerms, Device, Kind, RunPhase, Workload
 from berth.planning.carbon import Origin, Outlook
-from berth.planning.deferral import HOUR, Schedule, Work, schedule
+from berth.planning.deferral import HOUR, TINY, Floats, Schedule, Work, schedule
 from berth.planning.estimates import STARTING_SECONDS, doubled
 from berth.planning.lost import lost_seconds
 from berth.planning.markets import boards_in, kilowatts_of, margin_seconds, markets_of, remaining_seconds, usd_of
@@ -25,7 +28,10 @@ from berth.planning.options import Option
 from berth.planning.scratch import Scratch, Wait
 
 PAUSED = "PausedForCarbon"  # the reason of gangs that stop until cleaner hours
+DAY = 24 * HOUR
 GRID_SECONDS = 900.0
+MOST_STEPS = 14 * 96  # of the grid: who runs for two weeks does not wait
+MOST_PAUSES = 1000
 LEAST_SAVING = 0.02  # of what a job emits: less is not worth its waiting
 LEAST_PAUSE_SAVING = 0.05  # the same of a pause, its restart paid for: so that forecasts that waver stop nobody twice
 LEAST_RUN_SECONDS = 900.0  # a gang is left alone for so long after its start
@@ -35,32 +41,27 @@ SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at mo
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a schedule is looked for, on the grid."""
+    """What a schedule with pauses is looked for, on the grid."""
 
     now: float  # at most one step in the past
     seconds: float
     latest_end: float
     pause_seconds: float
-    pause_grams: float = 0.0  # that a pause has to save for each kW: what boards cost while they start again
-    most_pauses: int = 0
+    pause_grams: float  # that a pause has to save for each kW: what boards cost while they start again
+    most_pauses: int
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A job's way from now on: when it runs and where, beside running at once, in grams for each kW."""
+    """A job's way from now on, beside running at once: grams for each kW, in all, with dearer boards in the costs."""
 
     region: str
-    outlook: Outlook
-    schedule: Schedule
-    cost: float  # of it, pauses and dearer boards included
-    at_once: float  # what running now emits
+    start: float
+    end: float
+    grams: float
+    cost: float
+    at_once: float
     at_once_cost: float
-    share: float  # of what is counted, that is truly run: lengths are rounded up
-
-    @property
-    def start(self) -> float:
-        """When it runs first."""
-        return self.schedule.runs[0][0]
 
 
 def wait_of(s: Scratch, w: Workload) -> Wait | None:
@@ -99,16 +100,17 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     lost = SAVING_SECONDS if attempt.number == w.listens else lost_seconds(w, s.now)
     if w.carbon.budget is not None and lost + restart > w.carbon.budget * seconds:
         return ""
-    best = _course(s, w, device, region, outlook, seconds + lost + restart, latest)
+    again = seconds + lost + restart
+    (best,) = _courses(s, w, device, {region: 0.0}, again, latest)
+    best = _with_pauses(s, w, device, best, again, latest)
     if best.start < s.now + GRID_SECONDS + restart:
         return ""
     now = outlook.curve.grams([(s.now, s.now + seconds)])
-    later = best.cost * best.share + _pause_grams(s, w, device)
-    if later > now * (1 - LEAST_PAUSE_SAVING):
+    if best.cost + _pause_grams(s, w, device) > now * (1 - LEAST_PAUSE_SAVING):
         return ""
-    saved = _kilograms(s, w, device, now - best.schedule.grams * best.share)
-    told = _words(best, now / seconds * HOUR, saved, w.carbon)
-    return f"goes on {_clock(best.start)}: {told}; {_left(w, best.schedule.end, latest)}"
+    saved = _kilograms(s, w, device, now - best.grams)
+    told = _words(s, best, (best.grams / again, now / seconds), saved, w.carbon)
+    return f"goes on {_clock(best.start)}: {told}; {_left(w, best.end, latest)}"
 
 
 def _wait(s: Scratch, w: Workload) -> Wait | None:
@@ -116,32 +118,19 @@ def _wait(s: Scratch, w: Workload) -> Wait | None:
     if slack is None or w.carbon is None or w.request is None:
         return None
     option = next(iter(s.options(w.request.demand, w.request.tensor)), None)
-    found = _best_of(s, w, option, *slack) if option is not None else None
-    if found is None or option is None:
+    courses = _courses(s, w, option.device, _dearer(s, w, option), *slack) if option is not None else []
+    if not courses or option is None:
         return None
-    best, now = found
+    seconds, latest = slack
+    now = min(courses, key=lambda course: (round(course.at_once_cost, 6), course.region))
+    best = min(courses, key=lambda course: (round(course.cost, 6), course.start, course.region))
+    best = _with_pauses(s, w, option.device, best, seconds, latest)
     if best.start <= s.now or best.cost > now.at_once_cost * (1 - LEAST_SAVING):
         return None
-    saved = _kilograms(s, w, option.device, (now.at_once - best.schedule.grams) * best.share)
+    saved = _kilograms(s, w, option.device, now.at_once - best.grams)
     verb = "goes on" if w.attempts_made else "starts"
-    told = _words(best, now.at_once / slack[0] * now.share * HOUR, saved, w.carbon)
-    message = f"{verb} {_clock(best.start)}: {told}"
-    return Wait(best.start, f"{message}; {_left(w, best.schedule.end, slack[1])}")
-
-
-def _best_of(s: Scratch, w: Workload, option: Option, seconds: float, latest: float) -> tuple[Course, Course] | None:
-    """The best course in any region, and that of the region which is the best to run in at once."""
-    dearer = _dearer(s, w, option)
-    outlooks = s.snapshot.outlooks
-    courses = [
-        _course(s, w, option.device, region, outlooks[region], seconds, latest, more)
-        for region, more in dearer.items()
-        if region in outlooks
-    ]
-    if not courses:
-        return None
-    best = min(courses, key=lambda course: (round(course.cost, 6), course.start, course.region))
-    return best, min(courses, key=lambda course: (round(course.at_once_cost, 6), course.region))
+    told = _words(s, best, (best.grams / seconds, now.at_once / seconds), saved, w.carbon)
+    return Wait(best.start, f"{verb} {_clock(best.start)}: {told}; {_left(w, best.end, latest)}")
 
 
 def _slack_of(s: Scratch, w: Workload) -> tuple[float, float] | None:
@@ -168,36 +157,71 @@ def _latest_by_delay(s: Scratch, w: Workload, terms: CarbonTerms) -> float:
     return w.created + STARTING_SECONDS + total + terms.max_delay_seconds
 
 
-def _course(
-    s: Scratch,
-    w: Workload,
-    device: Device,
-    region: str,
-    outlook: Outlook,
-    seconds: float,
-    latest: float,
-    dearer: float = 0.0,
-) -> Course:
-    """The best in a region whose boards are dearer by so much, in grams for each kW and hour."""
-    start = floor(s.now / GRID_SECONDS) * GRID_SECONDS
-    rounded = _steps_up(seconds) * GRID_SECONDS
+def _courses(
+    s: Scratch, w: Workload, device: Device, dearer: Mapping[str, float], seconds: float, latest: float
+) -> list[Course]:
+    """The best way to run in one piece in each region, whose boards are dearer by grams for each kW and hour."""
+    regions = tuple(region for region in dearer if region in s.snapshot.outlooks)
+    sums = _sums(tuple(s.snapshot.outlooks[region] for region in regions), s.now // DAY * DAY) if regions else None
+    first, steps = int(s.now % DAY // GRID_SECONDS), ceil(seconds / GRID_SECONDS)
+    starts = int((latest - s.now // GRID_SECONDS * GRID_SECONDS) / GRID_SECONDS) - steps + 1
+    if sums is None or first + steps >= sums.shape[1]:
+        return []
+    starts = max(1, min(starts, sums.shape[1] - first - steps))
+    windows = sums[:, first + steps : first + steps + starts] - sums[:, first : first + starts]
+    windows = windows * (seconds / (steps * GRID_SECONDS))
+    best = (windows <= windows.min(axis=1, keepdims=True) + TINY).argmax(axis=1)
+    found = []
+    for region, row, i in zip(regions, windows, best.tolist(), strict=True):
+        start, more = (s.now // GRID_SECONDS + i) * GRID_SECONDS, dearer[region] * seconds / HOUR
+        at_once, grams = float(row[0]), float(row[i])
+        found.append(Course(region, start, max(start, s.now) + seconds, grams, grams + more, at_once, at_once + more))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _sums(outlooks: tuple[Outlook, ...], start: float) -> Floats:
+    """The integrals of curves, one in each row, at the steps of the grid."""
+    times: Floats = start + GRID_SECONDS * np.arange(MOST_STEPS + 1, dtype=np.float64)
+    return np.stack([outlook.curve.sums(times) for outlook in outlooks])
+
+
+def _with_pauses(s: Scratch, w: Workload, device: Device, one: Course, seconds: float, latest: float) -> Course:
+    """The way to run in the same region with pauses, where these pay; else in one piece."""
+    terms, outlook = w.carbon, s.snapshot.outlooks[one.region]
+    restart, grams = s.policy.consolidation.restart_seconds, _pause_grams(s, w, device)
+    most = MOST_PAUSES if terms is None or terms.budget is None else int(terms.budget * seconds / restart)
+    if not w.checkpoints or not most or one.grams - min(outlook.grams) * seconds / HOUR <= grams:
+        return one
+    start, rounded = s.now // GRID_SECONDS * GRID_SECONDS, _steps_up(seconds) * GRID_SECONDS
     slack = _steps_down(latest - start - rounded) * GRID_SECONDS
-    pauses = _most_pauses(s, w, seconds)
-    ask = Ask(
-        start,
-        rounded,
-        start + rounded + slack,
-        s.policy.consolidation.restart_seconds,
-        _pause_grams(s, w, device) if pauses else 0.0,
-        pauses,
+    found = _scheduled(outlook, Ask(start, rounded, start + rounded + slack, restart, grams, most))
+    if found is None:
+        return one
+    share, pauses = seconds / rounded, len(found.runs) - 1
+    emitted, dearer = found.grams * share, one.cost - one.grams
+    return replace(
+        one,
+        start=found.runs[0][0],
+        end=found.end,
+        grams=emitted,
+        cost=emitted + grams * pauses + dearer,
     )
-    found, cost, at_once = _scheduled(outlook, ask)
-    more = dearer * rounded / HOUR
-    return Course(region, outlook, found, cost + more, at_once, at_once + more, seconds / rounded)
+
+
+@lru_cache(maxsize=4096)
+def _scheduled(outlook: Outlook, ask: Ask) -> Schedule | None:
+    """The best schedule with pauses; None where one without is as good."""
+    curve = outlook.curve
+    one = schedule(curve, Work(ask.now, ask.seconds, ask.latest_end, pausable=False))
+    found = schedule(curve, Work(ask.now, ask.seconds, ask.latest_end, pause_seconds=ask.pause_seconds))
+    pauses = len(found.runs) - 1
+    pays = found.grams + ask.pause_grams * pauses < one.grams - TINY
+    return found if pays and 0 < pauses <= ask.most_pauses else None
 
 
 def _steps_up(seconds: float) -> int:
-    """In steps of the grid, at most an eighth more.
+    """In steps of the grid, at most an eighth more: so many jobs share a schedule.
 
     >>> [_steps_up(hours * 3600) for hours in (0.1, 1, 9.1, 48)]
     [1, 4, 40, 192]
@@ -208,25 +232,10 @@ def _steps_up(seconds: float) -> int:
 
 
 def _steps_down(seconds: float) -> int:
-    """In steps of the grid, at most an eighth less; 0 for less than nothing."""
+    """In steps of the grid, at most a quarter less; 0 for less than nothing."""
     steps = max(0, int(seconds / GRID_SECONDS))
-    coarse = 1 << max(0, steps.bit_length() - 4)
+    coarse = 1 << max(0, steps.bit_length() - 3)
     return steps // coarse * coarse
-
-
-@lru_cache(maxsize=16384)
-def _scheduled(outlook: Outlook, ask: Ask) -> tuple[Schedule, float, float]:
-    """The best schedule, with pauses if they pay; what it costs, and what running at once does."""
-    curve = outlook.curve
-    found = schedule(curve, Work(ask.now, ask.seconds, ask.latest_end, pausable=False))
-    cost, at_once = found.grams, curve.grams([(ask.now, ask.now + ask.seconds)])
-    if ask.most_pauses:
-        pieces = schedule(curve, Work(ask.now, ask.seconds, ask.latest_end, pause_seconds=ask.pause_seconds))
-        pauses = len(pieces.runs) - 1
-        paid = pieces.grams + ask.pause_grams * pauses
-        if pauses <= ask.most_pauses and paid < cost:
-            found, cost = pieces, paid
-    return found, cost, at_once
 
 
 def _pause_grams(s: Scratch, w: Workload, device: Device) -> float:
@@ -237,14 +246,6 @@ def _pause_grams(s: Scratch, w: Workload, device: Device) -> float:
     kilowatts = kilowatts_of(model, 1.0)
     usd = model.usd_per_hour * s.policy.consolidation.restart_seconds / HOUR
     return usd / (terms.usd_per_tonne / 1e6) / kilowatts
-
-
-def _most_pauses(s: Scratch, w: Workload, seconds: float) -> int:
-    if w.carbon is None or not w.checkpoints:
-        return 0
-    if w.carbon.budget is None:
-        return 1000
-    return int(w.carbon.budget * seconds / s.policy.consolidation.restart_seconds)
 
 
 def _dearer(s: Scratch, w: Workload, option: Option) -> dict[str, float]:
@@ -271,19 +272,18 @@ def _kilograms(s: Scratch, w: Workload, device: Device, grams: float) -> float:
     return kilowatts_of(s.model(device.model), boards_in(s, device, w.size)) * grams / 1000
 
 
-def _words(best: Course, now: float, saved: float, terms: CarbonTerms) -> str:
-    """What waiting saves: "118 instead of 412 g/kWh in de, saves 3.1 kg worth $0.31"."""
-    hours = sum(end - begin for begin, end in best.schedule.runs) / HOUR
+def _words(s: Scratch, best: Course, grams: tuple[float, float], saved: float, terms: CarbonTerms) -> str:
+    """What waiting saves, of grams per second then and now: "118 instead of 412 g/kWh in de, saves 3.1 kg"."""
     worth = usd_of(terms, saved)
     where = f" in {best.region}" if best.region else ""
-    told = f"{best.schedule.grams / hours:.0f} instead of {now:.0f} g/kWh{where}, saves {saved:.1f} kg"
-    return f"{told}{f' worth ${worth:.2f}' if worth >= 0.005 else ''}{_assumed(best)}"
+    told = f"{grams[0] * HOUR:.0f} instead of {grams[1] * HOUR:.0f} g/kWh{where}, saves {saved:.1f} kg"
+    return f"{told}{f' worth ${worth:.2f}' if worth >= 0.005 else ''}{_assumed(s.snapshot.outlooks[best.region], best)}"
 
 
-def _assumed(best: Course) -> str:
+def _assumed(outlook: Outlook, best: Course) -> str:
     """What was believed instead of a forecast, in words; "" where there is one for the hours in question."""
-    until = int((best.schedule.end - best.outlook.start * HOUR) // HOUR) + 1
-    origins = set(best.outlook.origins[:until]) - {Origin.FORECAST}
+    until = int((best.end - outlook.start * HOUR) // HOUR) + 1
+    origins = set(outlook.origins[:until]) - {Origin.FORECAST}
     worst = [origin for origin in Origin if origin in origins]
     return f" (by the {worst[-1]})" if worst else ""
 

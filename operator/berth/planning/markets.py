@@ -66,9 +66,9 @@ def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cos
 def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> list[tuple[Option, PodShape]]:
     """Each option with the markets that it may use, the cheapest first; the same option later with dearer ones too.
 
-    Where no option has markets that differ, the options stay as they are.
+    Where there is but one market, the options stay as they are.
     """
-    if all(len(markets_of(s, request.shape, option.device)) < 2 for option in options):
+    if len({market for option in options for market in markets_of(s, request.shape, option.device)}) < 2:
         return [(option, request.shape) for option in options]
     found = []
     for i, option in enumerate(options):

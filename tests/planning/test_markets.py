@@ -1,0 +1,111 @@
+"""Spot or on demand, here or in another region: gangs go where their work costs least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berth.model.nodes import Node
+from berth.model.prices import Price, PriceBook
+from berth.model.reasons import Reason
+from berth.model.workloads import CarbonTerms, Spot, Workload
+from berth.planning.carbon import Origin, Outlook
+from berth.planning.snapshot import Policy
+from tests.planning.builders import NOW, a_job, a_node, nodes_of, planned, shape, verdict_of
+
+HOUR = 3600.0
+REGION = "topology.kubernetes.io/region"
+
+
+def a_spot_node(name: str = "s1", region: str = "", **more: Any) -> Node:
+    """A node of 8 boards that may be taken away."""
+    return a_node(name, labels={"karpenter.sh/capacity-type": "spot", **({REGION: region} if region else {})}, **more)
+
+
+def a_saving_job(**more: Any) -> Workload:
+    """Four hours on eight boards, with checkpoints."""
+    return a_job(**{"gpus": 8, "estimated_seconds": 4 * HOUR, "checkpoints": True, **more})
+
+
+BOTH = [a_node("d1"), a_spot_node()]
+
+
+def test_work_that_saves_goes_to_spot_capacity() -> None:
+    plan = planned(BOTH, a_saving_job())
+    assert nodes_of(plan) == ("s1",)
+    assert "spot $22.40 an hour a worker, 6 % more for interruptions (else on demand $64.00" in verdict_of(plan).message
+
+
+def test_long_work_that_saves_nothing_does_not() -> None:
+    assert nodes_of(planned(BOTH, a_saving_job(checkpoints=False, estimated_seconds=40 * HOUR))) == ("d1",)
+
+
+def test_nor_does_work_whose_deadline_leaves_no_time_for_an_interruption() -> None:
+    plan = planned(BOTH, a_saving_job(deadline=NOW + 4.5 * HOUR))
+    assert nodes_of(plan) == ("d1",)
+    assert "too risky for the deadline" in verdict_of(plan).message
+
+
+def test_what_does_not_fit_on_spot_capacity_takes_both() -> None:
+    assert set(nodes_of(planned(BOTH, a_saving_job(workers=2))) or ()) == {"d1", "s1"}
+
+
+def test_a_discount_that_interruptions_eat_up_is_none() -> None:
+    assert nodes_of(planned(BOTH, a_saving_job(), policy=Policy(prices=PriceBook(spot_share=0.97)))) == ("d1",)
+
+
+@pytest.mark.parametrize(("spot", "node"), [(Spot.NEVER, "d1"), (Spot.ONLY, "s1")])
+def test_what_is_forbidden_is_not_tried(spot: Spot, node: str) -> None:
+    assert nodes_of(planned(BOTH, a_saving_job(pod=shape(spot=spot), checkpoints=False))) == (node,)
+
+
+@pytest.mark.parametrize(
+    ("spot", "node", "cause"),
+    [
+        (Spot.NEVER, a_spot_node(), "on spot capacity (spec.spot is Never)"),
+        (Spot.ONLY, a_node("d1"), "on demand (spec.spot is Only)"),
+    ],
+)
+def test_who_waits_is_told_what_forbids_a_node(spot: Spot, node: Node, cause: str) -> None:
+    verdict = verdict_of(planned([node], a_saving_job(pod=shape(spot=spot))))
+    assert (verdict.reason, verdict.nodes) == (Reason.WAITING_FOR_CAPACITY, ((cause, 1),))
+
+
+def test_prices_of_regions_count() -> None:
+    nodes = [a_node("a1", labels={REGION: "a"}), a_node("b1", labels={REGION: "b"})]
+    book = PriceBook((Price("H100", 9.0, "a"), Price("H100", 5.0, "b")))
+    assert nodes_of(planned(nodes, a_saving_job(), policy=Policy(prices=book))) == ("b1",)
+
+
+def test_spot_capacity_of_a_dear_model_goes_before_a_cheap_one_on_demand() -> None:
+    nodes = [a_node("cheap", board="A100-80GB"), a_spot_node("dear")]
+    assert nodes_of(planned(nodes, a_saving_job())) == ("dear",)
+
+
+def test_within_a_budget_the_least_carbon_counts() -> None:
+    def outlook(grams: float) -> Outlook:
+        return Outlook(int(NOW // HOUR), (grams,) * 48, (Origin.FORECAST,) * 48)
+
+    nodes = [a_node("a1", labels={REGION: "a"}), a_node("b1", labels={REGION: "b"})]
+    book = PriceBook((Price("H100", 5.0, "a"), Price("H100", 5.2, "b")))
+    outlooks = {"a": outlook(400.0), "b": outlook(50.0)}
+    for budget, node in ((0.02, "a1"), (0.05, "b1")):
+        job = a_saving_job(carbon=CarbonTerms(budget=budget))
+        plan = planned(nodes, job, policy=Policy(prices=book), outlooks=outlooks)
+        assert nodes_of(plan) == (node,)
+
+
+@given(
+    spots=st.lists(st.booleans(), min_size=1, max_size=6), workers=st.integers(1, 6), spot=st.sampled_from(list(Spot))
+)
+def test_markets_change_where_a_gang_goes_and_never_whether(spots: list[bool], workers: int, spot: Spot) -> None:
+    nodes = [a_spot_node(f"n{i}") if is_spot else a_node(f"n{i}") for i, is_spot in enumerate(spots)]
+    allowed = [n.name for n in nodes if spot is Spot.ALLOW or n.spot == (spot is Spot.ONLY)]
+    found = nodes_of(planned(nodes, a_saving_job(workers=workers, pod=shape(spot=spot))))
+    assert (found is not None) == (workers <= len(allowed))
+    assert set(found or ()) <= set(allowed)
+    if found and spot is Spot.ALLOW and workers <= sum(spots):
+        assert all(node.spot for node in nodes if node.name in found)
