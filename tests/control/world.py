@@ -57,6 +57,7 @@ from berth.control.status import to_rfc3339
 from berth.control.validate import Validator
 from berth.model.nodes import Way
 from berth.planning.actions import Plan
+from berth.planning.carbon import Outlook
 from berth.planning.plan import plan
 from berth.planning.snapshot import Policy, Snapshot
 from tests.control.builders import is_gated
@@ -85,6 +86,7 @@ class World:
         self.broken: list[str] = []  # promises that were broken at any moment
         self.unwilling: set[str] = set()  # nodes that kube-scheduler binds nothing to
         self.silent: set[str] = set()  # nodes that are not heard of: nobody ends their pods
+        self.outlooks: Mapping[str, Outlook] = {}  # of carbon intensity, by region
         self.listening: set[str] = set()  # jobs whose programs ask for save requests, and answer them
         for node in nodes:
             self.api.put(NODES, node)
@@ -138,6 +140,7 @@ class World:
     async def turn(self) -> float | None:
         """The watches catch up, and one cycle's work is done as far as it can be; when the cycle wants another."""
         self.watch()
+        self.cycle.observer.outlooks = self.outlooks
         wake_at = self.cycle.once()
         await self.rest()
         return wake_at
