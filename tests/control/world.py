@@ -340,7 +340,7 @@ class World:
 TIMES = ("lastTransitionTime", "admittedAt", "startedAt", "stoppingSince", "finishedAt", "notBefore", "until", "time")
 IDS = ("id", "answers")  # of save requests, by the moment
 CLOCK = re.compile(r"\d\d:\d\d UTC")  # when a job that waits is expected to start
-BY_TIME = ("countedAt", "boardHours", "part", "gpuSeconds")  # what was used or lost, by the moment of the count
+BY_TIME = ("countedAt", "boardHours", "part", "gpuSeconds", "workedSeconds")  # by the moment of the count
 
 
 def _timeless(value: Any) -> Any:

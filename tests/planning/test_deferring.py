@@ -14,7 +14,9 @@ from berth.model.workloads import CarbonTerms, PodPhase, SaveRequest, Workload
 from berth.planning.actions import AskToSave, Plan, Stop
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.deferring import GRID_SECONDS, PAUSED
-from tests.planning.builders import a_job, a_node, nodes_of, only, planned, running, verdict_of
+from berth.planning.explain import explain
+from berth.planning.snapshot import Policy
+from tests.planning.builders import a_job, a_node, a_snapshot, nodes_of, only, planned, running, verdict_of
 
 HOUR = 3600.0
 NOW = 480_000 * HOUR
@@ -281,3 +283,19 @@ def test_waiting_never_emits_more_than_running_at_once(outlook: Outlook, seconds
     assert start is not None
     grams = [outlook.curve.grams([(at, at + seconds)]) for at in (start, NOW)]
     assert grams[0] <= grams[1] * 1.15 + 1.0  # lengths are rounded up to an eighth
+
+
+def test_a_plan_that_is_told_nothing_of_carbon_keeps_to_what_was_decided() -> None:
+    decided = verdict_of(plan_of(a_patient_job()))
+    job = replace(a_patient_job(), verdict=decided)
+    plan = plan_of(job, outlooks={}, now=NOW + HOUR)
+    assert (verdict_of(plan), plan.wake_at) == (decided, NIGHT)
+    assert nodes_of(plan_of(job, outlooks={}, now=NIGHT)) == ("de1",)
+
+
+def test_explain_says_what_would_hold_without_the_wait() -> None:
+    job = a_patient_job()
+    told = explain(a_snapshot(nodes(), job, outlooks={"de": DIRTY_DAYS}), Policy(), NOW, job)
+    assert told.verdict.reason == Reason.DEFERRED_FOR_CARBON
+    assert told.notes[0] == "it waits for cleaner hours: below is what would hold if it did not"
+    assert told.notes[1].startswith("it would be placed: 1 worker on node de1")

@@ -220,6 +220,8 @@ class VerdictStatus(Reported):
     """Members asked for."""
     nodes: list[NodeCause] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     """Nodes that can't take a member, by cause, most first."""
+    until: Timestamp | None = None
+    """When it begins at the earliest, where it waits for cleaner hours."""
     position: int | None = None
     """Position among the jobs that wait in its queue, from 1. Brought up to date every few seconds, or less often where
     thousands wait."""

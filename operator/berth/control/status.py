@@ -149,6 +149,7 @@ def verdict_status(verdict: Verdict) -> Json:
         "fits": verdict.fits,
         "wanted": verdict.wanted,
         "nodes": [{"cause": cause, "count": count} for cause, count in verdict.nodes] or None,
+        "until": None if verdict.until is None else to_rfc3339(verdict.until),
         "position": verdict.position,
     }
 
@@ -163,6 +164,7 @@ def verdict_from(status: Mapping[str, Any] | None) -> Verdict | None:
         fits=status.get("fits"),
         wanted=status.get("wanted"),
         nodes=tuple((entry["cause"], entry["count"]) for entry in status.get("nodes") or ()),
+        until=from_rfc3339(status["until"]) if status.get("until") else None,
         position=status.get("position"),
     )
 

@@ -35,4 +35,5 @@ class Verdict:
     fits: int | None = None  # members that would fit now, while it waits
     wanted: int | None = None  # members asked for
     nodes: tuple[tuple[str, int], ...] = ()  # how many nodes fail for which cause, most first
+    until: float | None = None  # when it begins at the earliest, in seconds since the epoch, where it waits for that
     position: int | None = None  # among the jobs that wait in its queue, from 1

@@ -40,6 +40,15 @@ SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at mo
 
 
 @dataclass(frozen=True, slots=True)
+class Slack:
+    """For how long a job works yet, when it has to have ended, and what says so."""
+
+    seconds: float
+    latest_end: float
+    by: str  # "deadline" or "maxDelay"
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What a schedule with pauses is looked for, on the grid."""
 
@@ -65,7 +74,10 @@ class Course:
 
 
 def wait_of(s: Scratch, w: Workload) -> Wait | None:
-    """Until when a pending job waits for cleaner hours; None: it does not."""
+    """Until when a pending job waits for cleaner hours; None: it does not.
+
+    A plan that is told nothing of carbon, as one of another program than the operator, keeps to what was written down.
+    """
     if w.ref.uid not in s.waits:
         s.waits[w.ref.uid] = _wait(s, w)
     found = s.waits[w.ref.uid]
@@ -79,7 +91,8 @@ def deferred(s: Scratch, w: Workload) -> Verdict | None:
     wait = wait_of(s, w)
     if wait is None:
         return None
-    return Verdict(Reason.DEFERRED_FOR_CARBON, wait.message, None, w.request.workers if w.request else None)
+    members = w.request.workers if w.request else None
+    return Verdict(Reason.DEFERRED_FOR_CARBON, wait.message, wanted=members, until=wait.start)
 
 
 def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
@@ -95,14 +108,16 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     outlook = s.snapshot.outlooks.get(region)
     if outlook is None:
         return ""
-    seconds, latest = slack
+    seconds = slack.seconds
     device, restart = attempt.placement.device, s.policy.consolidation.restart_seconds
     lost = SAVING_SECONDS if attempt.number == w.listens else lost_seconds(w, s.now)
     if w.carbon.budget is not None and lost + restart > w.carbon.budget * seconds:
         return ""
     again = seconds + lost + restart
-    (best,) = _courses(s, w, device, {region: 0.0}, again, latest)
-    best = _with_pauses(s, w, device, best, again, latest)
+    courses = _courses(s, {region: 0.0}, again, slack.latest_end)
+    if not courses:
+        return ""
+    best = _with_pauses(s, w, device, courses[0], again, slack.latest_end)
     if best.start < s.now + GRID_SECONDS + restart:
         return ""
     now = outlook.curve.grams([(s.now, s.now + seconds)])
@@ -110,18 +125,21 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
         return ""
     saved = _kilograms(s, w, device, now - best.grams)
     told = _words(s, best, (best.grams / again, now / seconds), saved, w.carbon)
-    return f"goes on {_clock(best.start)}: {told}; {_left(w, best.end, latest)}"
+    return f"goes on {_clock(s, best.start)}: {told}; {_left(slack, best.end)}"
 
 
 def _wait(s: Scratch, w: Workload) -> Wait | None:
+    before = w.verdict
+    if not s.snapshot.outlooks and w.carbon and before and before.reason == Reason.DEFERRED_FOR_CARBON:
+        return Wait(before.until, before.message) if before.until is not None and before.until > s.now else None
     slack = _slack_of(s, w) if w.request is not None and s.snapshot.outlooks else None
     if slack is None or w.carbon is None or w.request is None:
         return None
     option = next(iter(s.options(w.request.demand, w.request.tensor)), None)
-    courses = _courses(s, w, option.device, _dearer(s, w, option), *slack) if option is not None else []
+    seconds, latest = slack.seconds, slack.latest_end
+    courses = _courses(s, _dearer(s, w, option), seconds, latest) if option is not None else []
     if not courses or option is None:
         return None
-    seconds, latest = slack
     now = min(courses, key=lambda course: (round(course.at_once_cost, 6), course.region))
     best = min(courses, key=lambda course: (round(course.cost, 6), course.start, course.region))
     best = _with_pauses(s, w, option.device, best, seconds, latest)
@@ -130,11 +148,11 @@ def _wait(s: Scratch, w: Workload) -> Wait | None:
     saved = _kilograms(s, w, option.device, now.at_once - best.grams)
     verb = "goes on" if w.attempts_made else "starts"
     told = _words(s, best, (best.grams / seconds, now.at_once / seconds), saved, w.carbon)
-    return Wait(best.start, f"{verb} {_clock(best.start)}: {told}; {_left(w, best.end, latest)}")
+    return Wait(best.start, f"{verb} {_clock(s, best.start)}: {told}; {_left(slack, best.end)}")
 
 
-def _slack_of(s: Scratch, w: Workload) -> tuple[float, float] | None:
-    """For how long a job works yet, and when it has to have ended; None where it does not wait for anything."""
+def _slack_of(s: Scratch, w: Workload) -> Slack | None:
+    """What time a job has; None where it does not wait for anything."""
     terms, left = w.carbon, remaining_seconds(s, w)
     if terms is None or w.ref.kind is not Kind.TRAINING_JOB or left is None:
         return None
@@ -143,11 +161,9 @@ def _slack_of(s: Scratch, w: Workload) -> tuple[float, float] | None:
     if w.attempt is not None and w.started_at:
         elapsed = s.now - w.started_at
         left = w.expected_end - s.now if w.expected_end > s.now else doubled(left, elapsed) - elapsed
-    latest = min(
-        w.deadline - margin_seconds(left) if w.deadline is not None else inf,
-        _latest_by_delay(s, w, terms),
-    )
-    return (left, latest) if s.now + left + LEAST_SLACK_SECONDS <= latest < inf else None
+    by_deadline = w.deadline - margin_seconds(left) if w.deadline is not None else inf
+    latest, by = min((by_deadline, "deadline"), (_latest_by_delay(s, w, terms), "maxDelay"))
+    return Slack(left, latest, by) if s.now + left + LEAST_SLACK_SECONDS <= latest < inf else None
 
 
 def _latest_by_delay(s: Scratch, w: Workload, terms: CarbonTerms) -> float:
@@ -157,9 +173,7 @@ def _latest_by_delay(s: Scratch, w: Workload, terms: CarbonTerms) -> float:
     return w.created + STARTING_SECONDS + total + terms.max_delay_seconds
 
 
-def _courses(
-    s: Scratch, w: Workload, device: Device, dearer: Mapping[str, float], seconds: float, latest: float
-) -> list[Course]:
+def _courses(s: Scratch, dearer: Mapping[str, float], seconds: float, latest: float) -> list[Course]:
     """The best way to run in one piece in each region, whose boards are dearer by grams for each kW and hour."""
     regions = tuple(region for region in dearer if region in s.snapshot.outlooks)
     sums = _sums(tuple(s.snapshot.outlooks[region] for region in regions), s.now // DAY * DAY) if regions else None
@@ -288,10 +302,9 @@ def _assumed(outlook: Outlook, best: Course) -> str:
     return f" (by the {worst[-1]})" if worst else ""
 
 
-def _left(w: Workload, end: float, latest: float) -> str:
-    hours = max(0.0, latest - end) / HOUR
-    return f"{'maxDelay' if w.deadline is None else 'deadline'} leaves {hours:.0f} h"
+def _left(slack: Slack, end: float) -> str:
+    return f"{slack.by} leaves {max(0.0, slack.latest_end - end) / HOUR:.0f} h"
 
 
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M UTC")
+def _clock(s: Scratch, at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M UTC" if at - s.now < DAY else "%a %H:%M UTC")

@@ -161,12 +161,16 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
     notes = list(told.notes)
     if w.suspend:
         notes.append("spec.suspend is true: below is what would hold if it were false")
+    if told.verdict.reason == Reason.DEFERRED_FOR_CARBON:
+        notes.append("it waits for cleaner hours: below is what would hold if it did not")
     if w.not_before > told.now:
         notes.append(f"it is tried again in {duration(w.not_before - told.now)}: below is what would hold then")
     admitted = next((a for a in s.actions if isinstance(a, Admit) and a.ref == trial.job.ref), None)
     if admitted is not None:
         would = (
-            "it would be placed" if w.suspend or w.not_before > told.now else "the next plan of the operator places it"
+            "it would be placed"
+            if w.suspend or w.not_before > told.now or told.verdict.reason == Reason.DEFERRED_FOR_CARBON
+            else "the next plan of the operator places it"
         )
         return replace(told, notes=(*notes, f"{would}: {admitted.verdict.message}"))
     trial = replace(trial, request=trial.request.smallest)
@@ -183,7 +187,7 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
 def _trial(snapshot: Snapshot, policy: Policy, now: float, w: Workload, request: Request) -> Trial:
     """A pending job as it is; for a service, a job that stands for the replicas that have no node yet."""
     if w.ref.kind is Kind.TRAINING_JOB:
-        job = replace(w, suspend=False, not_before=0.0)
+        job = replace(w, suspend=False, not_before=0.0, carbon=None)
         return Trial(with_workload(snapshot, job), policy, now, job, request, w.ref.kind)
     held = [pod for pod in w.pods if pod.phase in ON_NODES]
     there = min(len(_held(w)), request.workers)
