@@ -15,7 +15,7 @@ from berth.planning.deferring import deferred
 from berth.planning.endings import Ending
 from berth.planning.failures import RESTARTED
 from berth.planning.field import Field
-from berth.planning.markets import market_text, ranked
+from berth.planning.markets import differ, market_text, ranked
 from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
@@ -99,11 +99,12 @@ def fit(s: Scratch, w: Workload, request: Request, until: float, only: Device | 
     every = tuple(c.option for c in tried)
     able = [c.option for c in tried if c.reason is None and only in (None, c.option.device)]
     ends = (inf, until) if until < inf and s.reserved else (until,)
-    by_market = ranked(s, w, request, able)
-    if len(by_market) > len(able):  # who fits nowhere is spared the rest
+    by_market = [(option, request.shape) for option in able]
+    if differ(s, w, request, able):
         able = [o for o in able if _fit_of(s, w, request, o, request.shape, every, until) is not None]
+        by_market = ranked(s, w, request, able)
     for option, shape in by_market:
-        for end in ends if option in able else ():
+        for end in ends:
             if (found := _fit_of(s, w, request, option, shape, every, end)) is not None:
                 return found
     return None

@@ -16,14 +16,13 @@ from math import ceil, inf
 
 import numpy as np
 
-from berth.model.prices import CapacityType
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Attempt, CarbonTerms, Device, Kind, RunPhase, Workload
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.deferral import HOUR, TINY, Floats, Schedule, Work, schedule
 from berth.planning.estimates import STARTING_SECONDS, doubled
 from berth.planning.lost import lost_seconds
-from berth.planning.markets import boards_in, kilowatts_of, margin_seconds, markets_of, remaining_seconds, usd_of
+from berth.planning.markets import boards_in, kilowatts_of, margin_seconds, prices_of, remaining_seconds, usd_of
 from berth.planning.options import Option
 from berth.planning.scratch import Scratch, Wait
 
@@ -79,6 +78,7 @@ def wait_of(s: Scratch, w: Workload) -> Wait | None:
     A plan that is told nothing of carbon, as one of another program than the operator, keeps to what was written down.
     """
     if w.ref.uid not in s.waits:
+        s.waits[w.ref.uid] = None  # it is not asked again, should it break
         s.waits[w.ref.uid] = _wait(s, w)
     found = s.waits[w.ref.uid]
     if found is not None:
@@ -270,9 +270,8 @@ def _dearer(s: Scratch, w: Workload, option: Option) -> dict[str, float]:
     assert w.request is not None
     terms, model = w.carbon, s.model(option.device.model)
     usd: dict[str, float] = {}
-    for spot, region in markets_of(s, w.request.shape, option.device):
-        capacity = CapacityType.SPOT if spot else CapacityType.ON_DEMAND
-        usd[region] = min(usd.get(region, inf), s.policy.prices.usd_per_hour(model, region, capacity))
+    for (_, region), price in prices_of(s, w.request.shape, option.device).items():
+        usd[region] = min(usd.get(region, inf), price)
     least = min(usd.values(), default=0.0)
     if terms is None or terms.budget is not None:
         share = terms.budget if terms and terms.budget is not None else 0.0

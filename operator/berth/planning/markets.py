@@ -5,7 +5,7 @@ A *market* is the nodes of a pool that cost alike. A gang goes to the cheapest m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf
 
@@ -42,10 +42,28 @@ class Cost:
         return inf if self.overhead == inf else (self.usd + self.carbon_usd) * self.overhead
 
 
-def markets_of(s: Scratch, shape: PodShape, device: Device) -> tuple[Market, ...]:
-    """The markets in which some node admits pods of this shape, whatever room it has."""
-    pool = s.fleet.pools.get(device.model)
-    return pool.markets(replace(shape, requests=())) if pool else ()
+def prices_of(s: Scratch, shape: PodShape, device: Device) -> Mapping[Market, float]:
+    """Dollars for an hour of a board in each market in which some node admits pods of this shape, whatever its room."""
+    key = shape, device.model
+    if key not in s.prices:
+        pool, book = s.fleet.pools.get(device.model), s.policy.prices
+        found = pool.markets(replace(shape, requests=())) if pool else ()
+        s.prices[key] = {
+            (spot, region): book.usd_per_hour(
+                s.model(device.model), region, CapacityType.SPOT if spot else CapacityType.ON_DEMAND
+            )
+            for spot, region in found
+        }
+    return s.prices[key]
+
+
+def differ(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> bool:
+    """Whether it may matter to a job in which market it runs."""
+    known = [prices_of(s, request.shape, option.device) for option in options]
+    markets = {market for prices in known for market in prices}
+    if len(markets) < 2:
+        return False
+    return w.carbon is not None or any(spot for spot, _ in markets) or any(len({*p.values()}) > 1 for p in known)
 
 
 def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cost]:
@@ -54,9 +72,8 @@ def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cos
     model, boards = s.model(device.model), float(option.boards)
     kilowatts = kilowatts_of(model, boards)
     found = []
-    for spot, region in markets_of(s, request.shape, device):
-        capacity = CapacityType.SPOT if spot else CapacityType.ON_DEMAND
-        usd = boards * s.policy.prices.usd_per_hour(model, region, capacity)
+    for (spot, region), price in prices_of(s, request.shape, device).items():
+        usd = boards * price
         kilos = kilograms(kilowatts, intensity(s, w, region)) if w.carbon else 0.0
         overhead = _overhead(s, w, request) if spot else 1.0
         found.append(Cost((spot, region), usd, kilos, usd_of(w.carbon, kilos), overhead))
@@ -64,12 +81,7 @@ def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cos
 
 
 def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> list[tuple[Option, PodShape]]:
-    """Each option with the markets that it may use, the cheapest first; the same option later with dearer ones too.
-
-    Where there is but one market, the options stay as they are.
-    """
-    if len({market for option in options for market in markets_of(s, request.shape, option.device)}) < 2:
-        return [(option, request.shape) for option in options]
+    """Each option with the markets that it may use, the cheapest first; the same option later with dearer ones too."""
     found = []
     for i, option in enumerate(options):
         for rank, markets in _steps(w.carbon, costs(s, w, request, option)):
@@ -79,6 +91,8 @@ def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option])
 
 def market_text(s: Scratch, w: Workload, request: Request, option: Option, nodes: Sequence[str]) -> str:
     """Where a gang went of markets that differ, and at what price, in words; "" where all cost the same."""
+    if not differ(s, w, request, [option]):
+        return ""
     every = costs(s, w, request, option)
     if len({round(cost.total, 4) for cost in every}) < 2:
         return ""

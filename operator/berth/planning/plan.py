@@ -70,7 +70,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
             s.guard(run.workload, advance, s, run)
     pending = [w for w in going if w.attempt is None and not w.deleting]
     line = Line(s, pending)
-    s.expect(going, lambda w: w.attempt is None and wait_of(s, w) is not None)
+    s.expect(going, lambda w: w.attempt is None and s.guard(w, wait_of, s, w) is not None)
     yielding = Yielding(s, going)
     yielding.shed()
     yielding.owe(pending)

@@ -14,7 +14,7 @@ from berth.model.gpus import MODELS, WHOLE_BOARD, BoardModel, model_of_product
 from berth.model.reasons import Reason, Verdict
 from berth.model.resources import Resources
 from berth.model.topology import NVLINK_LEVEL, Level
-from berth.model.workloads import Demand, Device, Kind, PodShape, Ref, Request, Workload
+from berth.model.workloads import Demand, Device, Kind, Market, PodShape, Ref, Request, Workload
 from berth.planning.actions import Action
 from berth.planning.cutting import Guide, guided
 from berth.planning.endings import Ending, running
@@ -69,6 +69,7 @@ class Scratch:
         self.wake_at: float | None = None
         self.tallies: dict[tuple[tuple[Field, ...], int | None, int], tuple[tuple[str, int], ...]] = {}
         self.waits: dict[str, Wait | None] = {}  # by uid: which pending jobs wait for cleaner hours, once asked
+        self.prices: dict[tuple[PodShape, str], Mapping[Market, float]] = {}  # by shape and model, once asked
         self._fields: dict[tuple[PodShape, Device, frozenset[str], int], Field] = {}
         self._charged: dict[Device, tuple[BoardModel, Fraction]] = {}  # the model of each device, and its boards
         self._guides: dict[str, Guide] = {}  # by model
