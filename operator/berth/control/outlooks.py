@@ -15,7 +15,7 @@ from berth.planning.carbon import Outlook
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0  # between two looks at what is told; the feed itself asks its source less often
+LOOK_SECONDS = 60.0  # between two looks at what is told, at most; the feed itself asks its source less often
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Outlooks:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(min(LOOK_SECONDS, self.feed.rules.poll_seconds))
             await self.look()
 
     async def look(self) -> None:

@@ -33,7 +33,6 @@ MOST_STEPS = 14 * 96  # of the grid: who runs for two weeks does not wait
 MOST_PAUSES = 1000
 LEAST_SAVING = 0.02  # of what a job emits: less is not worth its waiting
 LEAST_PAUSE_SAVING = 0.05  # the same of a pause, its restart paid for: so that forecasts that waver stop nobody twice
-LEAST_RUN_SECONDS = 900.0  # a gang is left alone for so long after its start
 LEAST_SLACK_SECONDS = 1800.0  # less is left alone
 SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
 
@@ -102,7 +101,8 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     emits less than going on by a margin, and keeps its deadline.
     """
     slack = _slack_of(s, w) if w.checkpoints and attempt.phase is RunPhase.RUNNING else None
-    if slack is None or not w.started_at or s.now - w.started_at < LEAST_RUN_SECONDS or w.carbon is None:
+    rested = w.started_at and s.now - w.started_at >= s.policy.consolidation.min_runtime_seconds
+    if slack is None or not rested or w.carbon is None:
         return ""
     region = next((n.region for name in attempt.placement.nodes if (n := s.fleet.nodes.get(name))), "")
     outlook = s.snapshot.outlooks.get(region)
