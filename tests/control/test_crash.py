@@ -21,6 +21,7 @@ from berth.control.ports import (
     Json,
 )
 from berth.control.status import to_rfc3339
+from berth.planning.carbon import Origin, Outlook
 from tests.control.builders import a_node, a_queue, a_service, a_training_job
 from tests.control.fakes import MISHAPS, Trouble
 from tests.control.world import World
@@ -175,6 +176,24 @@ async def a_gang_that_listens_runs(world: World) -> None:
     await a_gang_runs(world)
 
 
+async def a_patient_gang_that_listens_runs(world: World) -> None:
+    world.listening.add("llm")
+    world.outlooks = {"": an_outlook(world, [100.0] * 48)}
+    carbon = {"budget": "50%", "maxDelay": "1d"}
+    world.api.put(TRAINING_JOBS, a_training_job(carbon=carbon, estimatedRuntime="4h", checkpoint={}))
+    await world.settle()
+    world.clock.advance(602.0)
+
+
+async def the_next_hours_turn_dirty(world: World) -> None:
+    world.outlooks = {"": an_outlook(world, [500.0] * 6 + [50.0] * 42)}
+
+
+def an_outlook(world: World, grams: list[float]) -> Outlook:
+    """These hours from the current one on."""
+    return Outlook(int(world.clock() // 3600), tuple(grams), (Origin.FORECAST,) * len(grams))
+
+
 async def its_node_is_taken_back(world: World) -> None:
     taint = {"key": "aws-node-termination-handler/spot-itn", "value": "1", "effect": "NoSchedule"}
     world.api.edit(NODES, "", "n1", spec={"taints": [taint]})
@@ -208,6 +227,7 @@ STORIES = {
     "given back": Story(an_elastic_gang_has_more_than_it_would_like, four_minutes_pass, 14),
     "interrupted": Story(a_gang_runs, its_node_is_taken_back, 9),  # stopped, released and admitted anew
     "asked to save": Story(a_gang_that_listens_runs, its_node_is_taken_back, 10),
+    "paused": Story(a_patient_gang_that_listens_runs, the_next_hours_turn_dirty, 7),  # asked to save, stopped, released
     "lost": Story(a_gang_runs, its_node_is_not_heard_of, 9),
     "grown": Story(another_has_boards_that_an_elastic_gang_would_like, the_other_is_deleted, 12),
     "reclaimed": Story(replicas_have_borrowed_all_boards, their_owner_wants_some_back, 9),  # status, two evictions...

@@ -16,6 +16,7 @@ from berth.planning.carbon import Origin, Outlook
 from berth.planning.deferring import GRID_SECONDS, PAUSED
 from berth.planning.explain import explain
 from berth.planning.snapshot import Policy
+from tests.planning import strategies
 from tests.planning.builders import a_job, a_node, a_snapshot, nodes_of, only, planned, running, verdict_of
 
 HOUR = 3600.0
@@ -215,6 +216,23 @@ def test_a_deadline_forbids_the_pause() -> None:
 
 
 # Always
+
+clusters = strategies.clusters(4)
+others = st.integers(1, 4).flatmap(lambda n: st.tuples(*(strategies.workloads(f"w{i}") for i in range(n))))
+
+
+@settings(max_examples=80, deadline=None)
+@given(nodes=clusters, others=others, workers=st.integers(1, 4), priority=st.integers(-1, 1))
+def test_who_waits_changes_nothing_for_anybody_else(
+    nodes: list[Node], others: tuple[Workload, ...], workers: int, priority: int
+) -> None:
+    waits = a_patient_job("patient", gpus=1, workers=workers, priority=priority, created=0.0, carbon=terms(hours=900.0))
+    outlooks = {"": DIRTY_DAYS}
+    alone, beside = (planned(nodes, *jobs, now=NOW, outlooks=outlooks) for jobs in (others, (*others, waits)))
+    if "uid-patient" in beside.verdicts and verdict_of(beside, "patient").reason == Reason.DEFERRED_FOR_CARBON:
+        assert beside.actions == alone.actions
+        assert {uid: v for uid, v in beside.verdicts.items() if uid != "uid-patient"} == alone.verdicts
+
 
 curves = st.lists(st.floats(0, 1000), min_size=24, max_size=96).map(lambda grams: an_outlook(*grams))
 
