@@ -5,11 +5,20 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 
+from berth.model.reasons import Reason
+from berth.model.workloads import CarbonTerms
+from berth.planning.carbon import Origin, Outlook
+from berth.planning.fleet import Nodes
 from berth.planning.horizons import Forecast, Horizons, Kind
+from berth.planning.plan import plan
+from berth.planning.snapshot import Policy, Snapshot
 from berth.planning.spells import Sightings
+from tests.planning.builders import a_job, a_node
 
 JOBS, POOLS, HOURS = 2000, 9, 96
+HOUR = 3600.0
 MOST_SECONDS = 1.0
 # Dollars an hour on spot and on-demand capacity and kW at work: three models of boards, eight at a time.
 MODELS = ((7.8, 24.5, 2.8), (12.3, 40.9, 3.7), (39.3, 98.3, 6.4))
@@ -36,12 +45,37 @@ def planned(jobs: int = JOBS, pools: int = POOLS, hours: int = HOURS) -> tuple[f
     return time.process_time() - start, found
 
 
+def deferred(jobs: int = JOBS, regions: int = POOLS, hours: int = HOURS) -> tuple[float, int]:
+    """CPU seconds of the operator's plan for as many jobs that may wait, and how many do; nothing is known yet."""
+    chance, now = random.Random(2), 480_000 * HOUR
+    forecast = (Origin.FORECAST,) * hours
+    outlooks = {
+        f"r{i}": Outlook(480_000, tuple(chance.uniform(50, 700) for _ in range(hours)), forecast)
+        for i in range(regions)
+    }
+    labels = [{"topology.kubernetes.io/region": region} for region in outlooks]
+    nodes = Nodes({f"n{i}": a_node(f"n{i}", labels=labels[i % regions]) for i in range(10 * regions)})
+    waiting = []
+    for i in range(jobs):
+        left = chance.uniform(4, hours) * HOUR
+        work = chance.uniform(HOUR, left - HOUR)
+        terms = CarbonTerms(budget=0.1)
+        job = a_job(f"j{i}", gpus=8, created=now, estimated_seconds=work, deadline=now + left, carbon=terms)
+        waiting.append(replace(job, checkpoints=True))
+    snapshot = Snapshot(nodes, {}, tuple(waiting), outlooks=outlooks)
+    start = time.process_time()
+    made = plan(snapshot, Policy(), now + 10)
+    return time.process_time() - start, sum(v.reason == Reason.DEFERRED_FOR_CARBON for v in made.verdicts.values())
+
+
 def main() -> int:
-    """Print it, the best of three; fails above the limit."""
+    """Print both, the best of three; fails above the limit."""
     seconds, found = min(planned() for _ in range(3))
     told = ", ".join(f"{move}: {count}" for move, count in sorted(found.items()))
     print(f"{JOBS:,} jobs, {POOLS} pools, {HOURS} h of forecasts: {seconds:.2f} s (limit {MOST_SECONDS:g} s); {told}")
-    return seconds > MOST_SECONDS
+    whole, waits = min(deferred() for _ in range(3))
+    print(f"the same in a plan of the operator's: {whole:.2f} s (limit {MOST_SECONDS:g} s); {waits} wait")
+    return max(seconds, whole) > MOST_SECONDS
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from berth.model.nodes import Node
 from berth.model.prices import Price, PriceBook
 from berth.model.reasons import Reason
-from berth.model.workloads import CarbonTerms, Spot, Workload
+from berth.model.workloads import CarbonTerms, PodPhase, Spot, Workload
 from berth.planning.carbon import Origin, Outlook
+from berth.planning.explain import explain
 from berth.planning.snapshot import Policy
-from tests.planning.builders import NOW, a_job, a_node, nodes_of, planned, shape, verdict_of
+from tests.planning.builders import NOW, a_job, a_node, a_snapshot, nodes_of, planned, running, shape, verdict_of
 
 HOUR = 3600.0
 REGION = "topology.kubernetes.io/region"
@@ -109,3 +110,11 @@ def test_markets_change_where_a_gang_goes_and_never_whether(spots: list[bool], w
     assert set(found or ()) <= set(allowed)
     if found and spot is Spot.ALLOW and workers <= sum(spots):
         assert all(node.spot for node in nodes if node.name in found)
+
+
+def test_explain_tells_what_spot_capacity_costs() -> None:
+    job = running(a_saving_job(), "s1", pods=PodPhase.READY, started_at=NOW - HOUR)
+    taken = {"s1": {"nvidia.com/gpu": 8, "pods": 1}}
+    told = explain(a_snapshot(BOTH, job, used=taken), Policy(), NOW, job)
+    assert told.running is not None
+    assert told.running.terms[0].message == "1 x 8 x H100-80GB at $22.40/h, spot"

@@ -31,7 +31,8 @@ DAY = 24 * HOUR
 GRID_SECONDS = 900.0
 MOST_STEPS = 14 * 96  # of the grid: who runs for two weeks does not wait
 MOST_PAUSES = 1000
-LEAST_SAVING = 0.02  # of what a job emits: less is not worth its waiting
+MOST_SEARCHES = 512  # for schedules with pauses, each of about a millisecond, in one plan: the first served have them
+LEAST_SAVING = 0.02  # of what a job emits: less is not worth its waiting, nor any pause that is planned
 LEAST_PAUSE_SAVING = 0.05  # the same of a pause, its restart paid for: so that forecasts that waver stop nobody twice
 LEAST_SLACK_SECONDS = 1800.0  # less is left alone
 SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
@@ -135,7 +136,8 @@ def _wait(s: Scratch, w: Workload) -> Wait | None:
     slack = _slack_of(s, w) if w.request is not None and s.snapshot.outlooks else None
     if slack is None or w.carbon is None or w.request is None:
         return None
-    option = next(iter(s.options(w.request.demand, w.request.tensor)), None)
+    shape, options = w.request.shape, s.options(w.request.demand, w.request.tensor)
+    option = next((o for o in options if prices_of(s, shape, o.device)), None)
     seconds, latest = slack.seconds, slack.latest_end
     courses = _courses(s, _dearer(s, w, option), seconds, latest) if option is not None else []
     if not courses or option is None:
@@ -207,9 +209,13 @@ def _with_pauses(s: Scratch, w: Workload, device: Device, one: Course, seconds: 
     most = MOST_PAUSES if terms is None or terms.budget is None else int(terms.budget * seconds / restart)
     if not w.checkpoints or not most or one.grams - min(outlook.grams) * seconds / HOUR <= grams:
         return one
+    if s.searches >= MOST_SEARCHES:
+        return one
+    s.searches += 1
     start, rounded = s.now // GRID_SECONDS * GRID_SECONDS, _steps_up(seconds) * GRID_SECONDS
     slack = _steps_down(latest - start - rounded) * GRID_SECONDS
-    found = _scheduled(outlook, Ask(start, rounded, start + rounded + slack, restart, grams, most))
+    pause = max(restart, LEAST_SAVING * rounded)
+    found = _scheduled(outlook, Ask(start, rounded, start + rounded + slack, pause, grams, most))
     if found is None:
         return one
     share, pauses = seconds / rounded, len(found.runs) - 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from berth.model.nodes import Node
+from berth.model.prices import capacity_of
 from berth.model.workloads import Device, Placement, Request, Workload
 from berth.planning.admission import Choice, choices
 from berth.planning.options import boards_of, name_of
@@ -69,11 +70,23 @@ def running_now(
     return Running(
         placement=placement,
         where=where(pool, placement.nodes) if pool else ", ".join(dict.fromkeys(placement.nodes)),
-        terms=_terms(w, placement, usd, now),
+        terms=_terms(w, placement, *_paid(s, placement, usd), now),
         runner_up=_runner_up(s, fresh, request, tried, placement.device, usd),
         opens=_opened(s, placement.nodes),
         elsewhere=_elsewhere(s, fresh, request, placement, usd),
     )
+
+
+def _paid(s: Scratch, placement: Placement, usd: float) -> tuple[float, str]:
+    """What all members cost an hour where they are, and what kind of price that is; `usd` at list prices."""
+    model = s.model(placement.device.model)
+    nodes = [node for name in placement.nodes if (node := s.fleet.nodes.get(name)) is not None]
+    if len(nodes) < len(placement.nodes):
+        return usd, "list price"
+    boards = float(boards_of(placement.device, model))
+    paid = sum(boards * s.policy.prices.usd_per_hour(model, node.region, capacity_of(node.labels)) for node in nodes)
+    kinds = sorted({str(capacity_of(node.labels)) for node in nodes})
+    return paid, "list price" if abs(paid - usd) < 0.005 else " and ".join(kinds)
 
 
 def _list_price(s: Scratch, device: Device) -> float:
@@ -81,9 +94,9 @@ def _list_price(s: Scratch, device: Device) -> float:
     return float(boards_of(device, model)) * model.usd_per_hour
 
 
-def _terms(w: Workload, placement: Placement, usd: float, now: float) -> tuple[Term, ...]:
+def _terms(w: Workload, placement: Placement, usd: float, kind: str, now: float) -> tuple[Term, ...]:
     members = len(placement.nodes)
-    each = f"{members} x {name_of(placement.device)} at ${usd / members:.2f}/h, list price"
+    each = f"{members} x {name_of(placement.device)} at ${usd / members:.2f}/h, {kind}"
     terms = [Term("boards", usd, True, each)]
     if w.started_at:
         hours = (now - w.started_at) / HOUR

@@ -70,6 +70,7 @@ class Scratch:
         self.tallies: dict[tuple[tuple[Field, ...], int | None, int], tuple[tuple[str, int], ...]] = {}
         self.waits: dict[str, Wait | None] = {}  # by uid: which pending jobs wait for cleaner hours, once asked
         self.prices: dict[tuple[PodShape, str], Mapping[Market, float]] = {}  # by shape and model, once asked
+        self.searches = 0  # for schedules with pauses
         self._fields: dict[tuple[PodShape, Device, frozenset[str], int], Field] = {}
         self._charged: dict[Device, tuple[BoardModel, Fraction]] = {}  # the model of each device, and its boards
         self._guides: dict[str, Guide] = {}  # by model
