@@ -72,6 +72,7 @@ class Operator:
     def __post_init__(self) -> None:
         config, api = self.config, self.api
         self.picture = Picture()
+        self.rates = Rates(self.picture, time.time)
         self.metrics = Metrics(__version__)
         self.endpoint = self._endpoint() if config.progress_host else None
         recorder = Recorder(api, time.time)
@@ -81,7 +82,7 @@ class Operator:
         )
         self.cycle = Cycle(
             picture=self.picture,
-            observer=Observer(self.picture, convert),
+            observer=Observer(self.picture, convert, self.rates.taken_back),
             applier=Applier(
                 api, self.picture, time.time, recorder, read_pod, read_job, telling=self._telling(), hurry=self._hurry
             ),
@@ -235,7 +236,6 @@ class Operator:
 
     def _endpoint(self) -> Endpoint:
         config, picture = self.config, self.picture
-        self.rates = Rates(picture, time.time)
         self.keeper = Keeper(self.rates, self.api, own_namespace(), time.time)
         authority = CertificateAuthority(
             api=self.api,

@@ -165,3 +165,15 @@ def test_the_interval_follows_the_save_time_the_nodes_and_their_number() -> None
 )
 def test_there_is_none_where(job: dict[str, Any], saved: Saved | None) -> None:
     assert Fleet().rates.interval(job, saved) is None
+
+
+def test_how_often_spot_nodes_are_taken_back_is_told_by_region_and_board() -> None:
+    fleet = Fleet()
+    here = {"topology.kubernetes.io/region": "de", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    fleet.picture.nodes.put(a_node_record("a", version=1, labels={**SPOT_LABEL, **here}))
+    fleet.picture.nodes.put(a_node_record("b", version=1, labels=here))
+    assert fleet.rates.taken_back() == {("de", "H100-80GB"): pytest.approx(SPOT.per_second)}
+    fleet.picture.nodes.put(a_node_record("a", version=2, labels={**SPOT_LABEL, **here}, ready=False))
+    fleet.picture.nodes.put(a_node_record("c", version=1, labels={**SPOT_LABEL, **here}))
+    fleet.clock.advance(61.0)
+    assert fleet.rates.taken_back()["de", "H100-80GB"] > 1.3 * SPOT.per_second

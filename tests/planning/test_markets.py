@@ -118,3 +118,8 @@ def test_explain_tells_what_spot_capacity_costs() -> None:
     told = explain(a_snapshot(BOTH, job, used=taken), Policy(), NOW, job)
     assert told.running is not None
     assert told.running.terms[0].message == "1 x 8 x H100-80GB at $22.40/h, spot"
+
+
+def test_where_spot_nodes_are_taken_back_often_work_does_not_go() -> None:
+    rates = {("", "H100-80GB"): 1 / 60}
+    assert nodes_of(planned(BOTH, a_saving_job(), spot_rates=rates)) == ("d1",)

@@ -59,6 +59,7 @@ class Observer:
 
     picture: Picture
     convert: Convert
+    spot_rates: Callable[[], Mapping[tuple[str, str], float]] = dict  # as snapshots have them
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)  # of carbon intensity, by region
     pasts: Mapping[str, Past] = field(default_factory=dict)  # of the queues, by name, as the last plan left them
     _base: dict[str, tuple[int, int, Workload | None]] = field(default_factory=dict)  # version, generation, converted
@@ -91,6 +92,7 @@ class Observer:
             paces=dict(picture.paces),
             listening=picture.listening,
             outlooks=self.outlooks,
+            spot_rates=self.spot_rates(),
         )
 
     def _with_past(self, queue: Queue) -> Queue:
@@ -293,7 +295,7 @@ def to_node(
     `assumed` is a re-layout that is being begun, and that the node does not show yet.
     """
     labels = record.meta.labels
-    board = _board(labels)
+    board = board_of(labels)
     node = Node(
         name=record.meta.name,
         labels=labels,
@@ -323,7 +325,8 @@ def _resources(board: Board) -> list[str]:
     return [n for i in board.instances for n in i.profile.resources] if board.mig_enabled else [WHOLE_BOARD]
 
 
-def _board(labels: Mapping[str, str]) -> BoardModel | None:
+def board_of(labels: Mapping[str, str]) -> BoardModel | None:
+    """The board model of a node with these labels; None: it has no boards."""
     product = labels.get("nvidia.com/gpu.product", "")
     if not product:
         return None

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from berth.control.interruptions import SPOT as TAKEN_BACK
 from berth.control.interruptions import TERMINATION, interruption_of
+from berth.control.observe import board_of
 from berth.control.picture import Picture
 from berth.control.ports import Clock
 from berth.control.progress import Saved
 from berth.control.records import NodeRecord
 from berth.control.status import placement_from
-from berth.model.prices import CapacityType, capacity_of
+from berth.model.prices import CapacityType, capacity_of, region_of
 from berth.model.workloads import Placement
 from berth.planning.interval import SPOT, STEADY, Hazard, next_interval
 
@@ -61,6 +63,8 @@ class Rates:
     _seen: dict[str, _Run] = field(default_factory=dict)  # by name
     _hazards: dict[Pool, Hazard] = field(default_factory=dict)  # with those that go on
     _looked: float = 0.0
+    _means: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of spot nodes, at the last look
+    _means_at: float = 0.0
 
     def interval(self, raw: Raw, saved: Saved | None) -> float | None:
         """Seconds until the next save of a running job; None where its user fixed them, or no save was measured."""
@@ -93,6 +97,19 @@ class Rates:
 
     def _since(self, node: NodeRecord) -> float:
         return self._seen[node.meta.name].began if node.meta.name in self._seen else self.clock()
+
+    def taken_back(self) -> Mapping[tuple[str, str], float]:
+        """How often a spot node fails, per second, by region and board model: the mean over its pools, by nodes."""
+        self.look()
+        if self._means_at != self._looked:
+            rates: dict[tuple[str, str], list[float]] = {}
+            for run in self._seen.values():
+                pool, labels = pool_of(run.node), run.node.meta.labels
+                if pool[0] and (board := board_of(labels)) is not None:
+                    found = rates.setdefault((region_of(labels), board.name), [])
+                    found.append(self._hazards[pool].overall.per_second)
+            self._means, self._means_at = {key: fmean(found) for key, found in rates.items()}, self._looked
+        return self._means
 
     def evidence(self) -> dict[Pool, Hazard]:
         """What was seen so far of each pool."""

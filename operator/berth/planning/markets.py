@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf
+from math import exp, expm1, inf
 
 from berth.model.energy import board_watts, drawn_watts, kilograms
 from berth.model.gpus import BoardModel
@@ -75,7 +75,8 @@ def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cos
     for (spot, region), price in prices_of(s, request.shape, device).items():
         usd = boards * price
         kilos = kilograms(kilowatts, intensity(s, w, region)) if w.carbon else 0.0
-        overhead = _overhead(s, w, request) if spot else 1.0
+        rate = s.snapshot.spot_rates.get((region, device.model), SPOT.per_second)
+        overhead = _overhead(s, w, rate * request.workers) if spot else 1.0
         found.append(Cost((spot, region), usd, kilos, usd_of(w.carbon, kilos), overhead))
     return sorted(found, key=lambda cost: (*_rank(w.carbon, cost, found), cost.market))
 
@@ -159,19 +160,22 @@ def _steps(
             yield rank, tuple(sorted(cost.market for cost in every[: i + 1]))
 
 
-def _overhead(s: Scratch, w: Workload, request: Request) -> float:
-    """By how much interruptions lengthen work on spot capacity; without end where they may cost the deadline."""
+def _overhead(s: Scratch, w: Workload, rate: float) -> float:
+    """By how much so many interruptions per second lengthen work, after Daly; without end where its deadline is at stake.
+
+    Work goes on from its last save, and from the start where it saves nothing.
+    """
     seconds = remaining_seconds(s, w) or USUAL_SECONDS
-    rate = SPOT.per_second * request.workers
     restart = s.policy.consolidation.restart_seconds
     save = w.save_seconds or USUAL_SAVE_SECONDS
     interval = daly(save, 1 / rate)
     again = restart + interval / 2 if w.checkpoints else restart + seconds
     if w.deadline is not None and s.now + seconds + margin_seconds(seconds) + 2 * again > w.deadline:
         return inf
-    if w.checkpoints:
-        return 1.0 + rate * again + save / interval
-    return (exp(min(rate * seconds, MOST_EXPONENT)) - 1) / (rate * seconds) + rate * restart
+    length, stalls = (interval, save) if w.checkpoints else (seconds, 0.0)
+    return (
+        exp(min(rate * restart, MOST_EXPONENT)) * expm1(min(rate * (length + stalls), MOST_EXPONENT)) / (rate * length)
+    )
 
 
 def _words(cost: Cost) -> str:

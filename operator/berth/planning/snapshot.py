@@ -33,6 +33,7 @@ class Snapshot:
     `paces` says how attempts get on, by the uids of their jobs, where that is newer than what statuses tell;
     `listening` since when their reports are heard, in seconds since the epoch; infinite: they are not.
     `outlooks` are the hours to come of carbon intensity, by the region of nodes; empty: nobody asked.
+    `spot_rates` says how often a spot node is taken back, per second, by region and board model, where that was seen.
     `until` is the uid of the workload in question: what is served after it is not planned for. "": all are.
     """
 
@@ -47,6 +48,7 @@ class Snapshot:
     listening: float = inf
     crashed: tuple[Workload, ...] = ()
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
+    spot_rates: Mapping[tuple[str, str], float] = field(default_factory=dict)
     until: str = ""
 
 
