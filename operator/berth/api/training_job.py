@@ -475,8 +475,8 @@ class SaveRequestStatus(Reported):
     attempt: int
     """Number of the attempt."""
     reason: str
-    """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy or
-    PausedForCarbon."""
+    """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy,
+    DeadlineAtRisk or PausedForCarbon."""
     node: str
     """The node that goes away first; empty: none does."""
     time: Timestamp

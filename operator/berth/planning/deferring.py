@@ -20,9 +20,16 @@ from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Attempt, CarbonTerms, Device, Kind, RunPhase, Workload
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.deferral import HOUR, TINY, Floats, Schedule, Work, schedule
-from berth.planning.estimates import STARTING_SECONDS, doubled
-from berth.planning.lost import lost_seconds
-from berth.planning.markets import boards_in, kilowatts_of, margin_seconds, prices_of, remaining_seconds, usd_of
+from berth.planning.estimates import STARTING_SECONDS
+from berth.planning.markets import (
+    boards_in,
+    kilowatts_of,
+    lost_by_leaving,
+    margin_seconds,
+    prices_of,
+    remaining_seconds,
+    usd_of,
+)
 from berth.planning.options import Option
 from berth.planning.scratch import Scratch, Wait
 
@@ -35,7 +42,6 @@ MOST_SEARCHES = 512  # for schedules with pauses, each of about a millisecond, i
 LEAST_SAVING = 0.02  # of what a job emits: less is not worth its waiting, nor any pause that is planned
 LEAST_PAUSE_SAVING = 0.05  # the same of a pause, its restart paid for: so that forecasts that waver stop nobody twice
 LEAST_SLACK_SECONDS = 1800.0  # less is left alone
-SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
         return ""
     seconds = slack.seconds
     device, restart = attempt.placement.device, s.policy.consolidation.restart_seconds
-    lost = SAVING_SECONDS if attempt.number == w.listens else lost_seconds(w, s.now)
+    lost = lost_by_leaving(s, w, attempt)
     if w.carbon.budget is not None and lost + restart > w.carbon.budget * seconds:
         return ""
     again = seconds + lost + restart
@@ -160,9 +166,6 @@ def _slack_of(s: Scratch, w: Workload) -> Slack | None:
         return None
     if terms.budget is None and not terms.usd_per_tonne:
         return None
-    if w.attempt is not None and w.started_at:
-        elapsed = s.now - w.started_at
-        left = w.expected_end - s.now if w.expected_end > s.now else doubled(left, elapsed) - elapsed
     by_deadline = w.deadline - margin_seconds(left) if w.deadline is not None else inf
     latest, by = min((by_deadline, "deadline"), (_latest_by_delay(s, w, terms), "maxDelay"))
     return Slack(left, latest, by) if s.now + left + LEAST_SLACK_SECONDS <= latest < inf else None

@@ -25,6 +25,7 @@ from berth.planning.failures import fails, judge
 from berth.planning.hangs import stop_if_hung
 from berth.planning.interruptions import NODE_LOST, Leaving, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
+from berth.planning.rescue import AT_RISK, risk_to
 from berth.planning.scratch import Scratch
 from berth.planning.verdicts import PLACED, where
 
@@ -154,7 +155,9 @@ def advance(s: Scratch, run: Live) -> None:
         if not _late(s, run):
             s.decide(w.ref, _running(s, run), MakeAttempt(w.ref, attempt.number, attempt.placement))
     elif not stop_if_hung(s, w, attempt, run.pods):
-        if (why := pause_of(s, w, attempt)) and not run.missing:
+        if (risk := risk_to(s, w, attempt)) and not run.missing:
+            leave(s, w, attempt, Leaving(AT_RISK, risk, "go on where capacity stays"))
+        elif (why := pause_of(s, w, attempt)) and not run.missing:
             leave(s, w, attempt, Leaving(PAUSED, why, "go on then"))
         else:
             _run(s, run)

@@ -12,15 +12,17 @@ from math import exp, expm1, inf
 from berth.model.energy import board_watts, drawn_watts, kilograms
 from berth.model.gpus import BoardModel
 from berth.model.prices import BUSY, CapacityType
-from berth.model.workloads import CarbonTerms, Device, Market, PodShape, Request, Workload
+from berth.model.workloads import Attempt, CarbonTerms, Device, Market, PodShape, Request, Workload
 from berth.planning.carbon import WORLD_GRAMS
-from berth.planning.estimates import STARTING_SECONDS
+from berth.planning.estimates import STARTING_SECONDS, doubled
 from berth.planning.interval import HOUR, SPOT, daly
+from berth.planning.lost import lost_seconds
 from berth.planning.options import Option, boards_of
 from berth.planning.scratch import Scratch
 
 USUAL_SECONDS = 3600.0  # that a job is taken to run where nobody knows better
 USUAL_SAVE_SECONDS = 30.0  # the same of a save
+SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
 MOST_EXPONENT = 50.0  # beyond, work without checkpoints never ends on spot capacity
 MARGIN_SHARE, MARGIN_SECONDS = 0.1, 300.0  # of a run's length, and at least: kept free before deadlines
 WHOLE: tuple[Market, ...] = ()
@@ -126,7 +128,18 @@ def usd_of(carbon: CarbonTerms | None, kilos: float) -> float:
 def remaining_seconds(s: Scratch, w: Workload) -> float | None:
     """For how long a job has yet to work, at most as far as anybody knows; None: nobody does."""
     total = s.estimates.run_seconds(w, at_most=True)
-    return None if total is None or total == inf else max(total - w.worked_seconds, 60.0)
+    if total is None or total == inf:
+        return None
+    left = max(total - w.worked_seconds, 60.0)
+    if w.attempt is None or not w.started_at:
+        return left
+    elapsed = max(0.0, s.now - w.started_at)
+    return w.expected_end - s.now if w.expected_end > s.now else doubled(left, elapsed) - elapsed
+
+
+def lost_by_leaving(s: Scratch, w: Workload, attempt: Attempt) -> float:
+    """The seconds of work that a gang loses which is asked to save, and stopped."""
+    return SAVING_SECONDS if attempt.number == w.listens else lost_seconds(w, s.now)
 
 
 def margin_seconds(seconds: float) -> float:
@@ -161,7 +174,7 @@ def _steps(
 
 
 def _overhead(s: Scratch, w: Workload, rate: float) -> float:
-    """By how much so many interruptions per second lengthen work, after Daly; without end where its deadline is at stake.
+    """By how much that many interruptions a second lengthen work, after Daly; without end where a deadline is at stake.
 
     Work goes on from its last save, and from the start where it saves nothing.
     """
@@ -173,9 +186,8 @@ def _overhead(s: Scratch, w: Workload, rate: float) -> float:
     if w.deadline is not None and s.now + seconds + margin_seconds(seconds) + 2 * again > w.deadline:
         return inf
     length, stalls = (interval, save) if w.checkpoints else (seconds, 0.0)
-    return (
-        exp(min(rate * restart, MOST_EXPONENT)) * expm1(min(rate * (length + stalls), MOST_EXPONENT)) / (rate * length)
-    )
+    starts, works = (min(rate * part, MOST_EXPONENT) for part in (restart, length + stalls))
+    return exp(starts) * expm1(works) / (rate * length)
 
 
 def _words(cost: Cost) -> str:
