@@ -123,3 +123,23 @@ def test_explain_tells_what_spot_capacity_costs() -> None:
 def test_where_spot_nodes_are_taken_back_often_work_does_not_go() -> None:
     rates = {("", "H100-80GB"): 1 / 60}
     assert nodes_of(planned(BOTH, a_saving_job(), spot_rates=rates)) == ("d1",)
+
+
+def test_a_job_takes_no_dearer_boards_than_it_may() -> None:
+    job = a_saving_job(max_usd_per_hour=30.0, checkpoints=False, estimated_seconds=40 * HOUR)
+    assert nodes_of(planned(BOTH, job)) == ("s1",)
+    assert nodes_of(planned([BOTH[0]], job)) is None
+    assert nodes_of(planned(BOTH, job, used={"s1": {"nvidia.com/gpu": 8}})) is None
+
+
+def test_who_can_afford_no_board_is_told_the_price() -> None:
+    verdict = verdict_of(planned(BOTH, a_saving_job(workers=2, max_usd_per_hour=30.0)))
+    assert verdict.reason == Reason.EXCEEDS_MAX_PRICE
+    told = "2 x 8 x H100-80GB cost $44.80/h at least; spec.maxPricePerHour is $30.00: raise it or ask for less"
+    assert verdict.message == told
+
+
+def test_an_elastic_gang_is_as_large_as_it_can_afford() -> None:
+    nodes = [a_node(f"d{i}") for i in range(4)]
+    plan = planned(nodes, a_saving_job(workers=4, elastic=(1, 4, 1), max_usd_per_hour=130.0))
+    assert len(nodes_of(plan) or ()) == 2

@@ -108,6 +108,7 @@ def to_workload(
         deleting=bool(metadata.get("deletionTimestamp")),
         max_runtime_seconds=_seconds(spec.get("maxRuntime")) if request else None,
         estimated_seconds=_seconds(spec.get("estimatedRuntime")) if request else None,
+        max_usd_per_hour=spec.get("maxPricePerHour") if request and kind is Kind.TRAINING_JOB else None,
         deadline=from_rfc3339(spec.get("deadline")) or None if request else None,
         carbon=_carbon(spec) if request else None,
         checkpoints=spec.get("checkpoint") is not None,

@@ -285,6 +285,9 @@ class TrainingJobSpec(Fields):
     spot: Spot = "Allow"
     """Never: not on spot nodes. Allow: where it costs least, interruptions counted. Only: on nothing else. A change
     holds from the next attempt on."""
+    max_price_per_hour: Annotated[float, Field(ge=0, le=1_000_000_000)] | None = None
+    """Dollars per hour that all its boards may cost, by the operator's prices. The job waits until there are boards for
+    no more. Absent: no limit."""
     carbon: Carbon | None = None
     """What emitting less is worth. The job then waits for cleaner hours, and pauses where it saves checkpoints, if that
     pays and there is time. Absent: carbon plays no part."""

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     QUEUE_STOPPED = "QueueStopped"
     DEFERRED_FOR_CARBON = "DeferredForCarbon"
     EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
+    EXCEEDS_MAX_PRICE = "ExceedsMaxPrice"
     WAITING_FOR_QUOTA = "WaitingForQuota"
     WAITING_FOR_TURN = "WaitingForTurn"
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"

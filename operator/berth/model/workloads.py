@@ -277,6 +277,7 @@ class Workload:
     deleting: bool = False
     max_runtime_seconds: float | None = None
     estimated_seconds: float | None = None  # how long a run takes, as its user expects; None: they did not say
+    max_usd_per_hour: float | None = None  # that all its boards may cost; None: no limit
     deadline: float | None = None  # seconds since the epoch
     carbon: CarbonTerms | None = None  # None: carbon plays no part
     checkpoints: bool = False  # whether it says where it saves

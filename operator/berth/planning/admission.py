@@ -15,7 +15,7 @@ from berth.planning.deferring import deferred
 from berth.planning.endings import Ending
 from berth.planning.failures import RESTARTED
 from berth.planning.field import Field
-from berth.planning.markets import differ, market_text, ranked
+from berth.planning.markets import differ, least_usd, market_text, ranked
 from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
@@ -197,7 +197,7 @@ def choices(
     """Every option for a workload in order of price, with what forbids it; `placed` members have theirs already."""
     options = s.options(request.demand, request.tensor) if options is None else options
     limit = _most_usd(s, w, request, options)
-    return [_choice(s, w, (request.workers, placed), option, limit) for option in options]
+    return [_choice(s, w, request, placed, option, limit) for option in options]
 
 
 def held_back(s: Scratch, w: Workload) -> Verdict | None:
@@ -219,15 +219,18 @@ def _workers(w: Workload) -> int | None:
     return w.request.workers if w.request else None
 
 
-def _choice(s: Scratch, w: Workload, members: tuple[int, int], option: Option, limit: float | None) -> Choice:
-    model = s.model(option.device.model)
-    wanted, placed = members
+def _choice(s: Scratch, w: Workload, request: Request, placed: int, option: Option, limit: float | None) -> Choice:
+    model, wanted = s.model(option.device.model), request.workers
     ever, left = s.quota.ever(w.queue, model), s.quota.left(w.queue, model)
     if not s.quota.covers(w.queue, model):
         return Choice(option, Reason.EXCEEDS_MAX_QUOTA, f"queue {w.queue} has no quota for {model.name}")
     if ever is not None and option.boards * (wanted + placed) > ever:
         in_all = f"{boards_text(ever)} in all"
         return Choice(option, Reason.EXCEEDS_MAX_QUOTA, _quota_text(w, option, wanted + placed, ever, in_all))
+    if w.max_usd_per_hour is not None and (usd := least_usd(s, request, option)) > w.max_usd_per_hour:
+        most = f"spec.maxPricePerHour is ${w.max_usd_per_hour:.2f}: raise it or ask for less"
+        each = f"{wanted} x {name_of(option.device)} cost ${usd:.2f}/h at least"
+        return Choice(option, Reason.EXCEEDS_MAX_PRICE, f"{each}; {most}")
     if limit is not None and option.usd_per_hour > limit:
         return Choice(option, Reason.WAITING_FOR_CAPACITY, f"{name_of(option.device)} costs too much to stand in")
     if ever is not None and left is not None and option.boards * wanted > left:

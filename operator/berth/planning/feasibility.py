@@ -28,7 +28,7 @@ def why_not(node: Node, shape: PodShape) -> str:
     if shape.spot is not Spot.ALLOW and node.spot != (shape.spot is Spot.ONLY):
         return "on spot capacity (spec.spot is Never)" if node.spot else "on demand (spec.spot is Only)"
     if shape.markets and (node.spot, node.region) not in shape.markets:
-        return "dearer"
+        return "too dear (spec.maxPricePerHour)"
     if any(node.labels.get(key) != value for key, value in shape.node_selector):
         return "outside the node selector"
     if not _admits(shape.affinity, node):

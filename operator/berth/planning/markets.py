@@ -25,7 +25,6 @@ USUAL_SAVE_SECONDS = 30.0  # the same of a save
 SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
 MOST_EXPONENT = 50.0  # beyond, work without checkpoints never ends on spot capacity
 MARGIN_SHARE, MARGIN_SECONDS = 0.1, 300.0  # of a run's length, and at least: kept free before deadlines
-WHOLE: tuple[Market, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,28 @@ def prices_of(s: Scratch, shape: PodShape, device: Device) -> Mapping[Market, fl
     return s.prices[key]
 
 
+def least_usd(s: Scratch, request: Request, option: Option) -> float:
+    """Dollars for an hour of all members where they cost least."""
+    prices = prices_of(s, request.shape, option.device).values()
+    return min(prices, default=s.model(option.device.model).usd_per_hour) * float(option.boards) * request.workers
+
+
+def within_price(s: Scratch, w: Workload) -> Workload:
+    """A workload that keeps to the markets which are cheap enough for it."""
+    if w.max_usd_per_hour is None or w.request is None:
+        return w
+    request, cheap, dear = w.request.smallest, set[Market](), False
+    for option in s.options(request.demand, request.tensor):
+        for market, usd in prices_of(s, request.shape, option.device).items():
+            if usd * float(option.boards) * request.workers <= w.max_usd_per_hour:
+                cheap.add(market)
+            else:
+                dear = True
+    if not dear or not cheap:
+        return w
+    return replace(w, request=replace(w.request, shape=replace(w.request.shape, markets=tuple(sorted(cheap)))))
+
+
 def differ(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> bool:
     """Whether it may matter to a job in which market it runs."""
     known = [prices_of(s, request.shape, option.device) for option in options]
@@ -87,7 +108,7 @@ def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option])
     """Each option with the markets that it may use, the cheapest first; the same option later with dearer ones too."""
     found = []
     for i, option in enumerate(options):
-        for rank, markets in _steps(w.carbon, costs(s, w, request, option)):
+        for rank, markets in _steps(w.carbon, costs(s, w, request, option), request.shape.markets):
             found.append((rank, i, option, replace(request.shape, markets=markets)))
     return [(option, shape) for _, _, option, shape in sorted(found, key=lambda entry: entry[:2])]
 
@@ -162,13 +183,13 @@ def _rank(carbon: CarbonTerms | None, cost: Cost, every: Sequence[Cost]) -> tupl
 
 
 def _steps(
-    carbon: CarbonTerms | None, every: Sequence[Cost]
+    carbon: CarbonTerms | None, every: Sequence[Cost], whole: tuple[Market, ...]
 ) -> Iterator[tuple[tuple[float, float], tuple[Market, ...]]]:
     """The best markets, then these and the next best, and so on to all of them."""
     ranks = [_rank(carbon, cost, every) for cost in every]
     for i, rank in enumerate(ranks):
         if i + 1 == len(ranks):
-            yield rank, WHOLE
+            yield rank, whole
         elif ranks[i + 1] != rank:
             yield rank, tuple(sorted(cost.market for cost in every[: i + 1]))
 

@@ -18,6 +18,7 @@ from berth.planning.deferring import wait_of
 from berth.planning.defragmentation import open_up
 from berth.planning.lifecycle import Live, advance, claim, live
 from berth.planning.line import Line
+from berth.planning.markets import within_price
 from berth.planning.preemption import Yielding
 from berth.planning.providing import LACKS_ROOM, provided
 from berth.planning.pursuit import pursue
@@ -61,7 +62,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     """The plan, and the working copy that it was made on."""
     s = Scratch(snapshot, policy, now)
     ahead = Ahead(s)
-    ordered = sorted(snapshot.workloads, key=order)
+    ordered = sorted((within_price(s, w) for w in snapshot.workloads), key=order)
     going = [w for w in ordered if not w.finished]
     runs = [live(w, w.attempt) for w in going if w.attempt is not None]
     _set_aside(s, runs, going)
