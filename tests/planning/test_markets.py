@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,3 +144,9 @@ def test_an_elastic_gang_is_as_large_as_it_can_afford() -> None:
     nodes = [a_node(f"d{i}") for i in range(4)]
     plan = planned(nodes, a_saving_job(workers=4, elastic=(1, 4, 1), max_usd_per_hour=130.0))
     assert len(nodes_of(plan) or ()) == 2
+
+
+def test_work_of_unknown_length_does_not_begin_on_spot_capacity_for_ever() -> None:
+    job = a_saving_job(estimated_seconds=None, checkpoints=False)
+    chosen = [nodes_of(planned(BOTH, replace(job, attempts_made=made))) for made in range(6)]
+    assert chosen == [("s1",)] * 4 + [("d1",)] * 2

@@ -23,6 +23,7 @@ from berth.planning.scratch import Scratch
 USUAL_SECONDS = 3600.0  # that a job is taken to run where nobody knows better
 USUAL_SAVE_SECONDS = 30.0  # the same of a save
 SAVING_SECONDS = 60.0  # that a gang which is asked to save works in vain, at most
+MOST_DOUBLINGS = 10
 MOST_EXPONENT = 50.0  # beyond, work without checkpoints never ends on spot capacity
 MARGIN_SHARE, MARGIN_SECONDS = 0.1, 300.0  # of a run's length, and at least: kept free before deadlines
 
@@ -197,9 +198,10 @@ def _steps(
 def _overhead(s: Scratch, w: Workload, rate: float) -> float:
     """By how much that many interruptions a second lengthen work, after Daly; without end where a deadline is at stake.
 
-    Work goes on from its last save, and from the start where it saves nothing.
+    Work goes on from its last save, and from the start where it saves nothing. Of work that nobody knows the length of,
+    each attempt that was not the last doubles what is expected: so it does not begin on spot capacity for ever.
     """
-    seconds = remaining_seconds(s, w) or USUAL_SECONDS
+    seconds = remaining_seconds(s, w) or USUAL_SECONDS * 2 ** min(w.attempts_made, MOST_DOUBLINGS)
     restart = s.policy.consolidation.restart_seconds
     save = w.save_seconds or USUAL_SAVE_SECONDS
     interval = daly(save, 1 / rate)
