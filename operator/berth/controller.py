@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 OURS = (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES)
 RESYNC_SECONDS = 300.0  # how often our own objects are compared with a list, in case kopf missed a deletion
 RETRY_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 15.0  # that the first plan waits for carbon sources at most
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -170,8 +171,10 @@ class Operator:
             len(self.picture.pods),
             len(self.picture.workloads),
         )
-        for one in outlooks:
-            await one.look()
+        with suppress(TimeoutError):  # who is silent holds up nobody
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                for one in outlooks:
+                    await one.look()
         self.cycle.wake()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.cycle.run())

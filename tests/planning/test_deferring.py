@@ -188,8 +188,8 @@ def test_who_saves_no_checkpoints_goes_on() -> None:
 
 
 def test_who_has_just_started_goes_on() -> None:
-    job = a_running_job(started_at=NOW - 60)
-    assert plan_of(job, used=TAKEN).actions == ()
+    plan = plan_of(a_running_job(started_at=NOW - 60), used=TAKEN)
+    assert (plan.actions, plan.wake_at) == ((), NOW + 540)
 
 
 def test_a_pause_that_costs_more_than_the_budget_is_not_made() -> None:

@@ -108,8 +108,10 @@ def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:
     emits less than going on by a margin, and keeps its deadline.
     """
     slack = _slack_of(s, w) if w.checkpoints and attempt.phase is RunPhase.RUNNING else None
-    rested = w.started_at and s.now - w.started_at >= s.policy.consolidation.min_runtime_seconds
-    if slack is None or not rested or w.carbon is None:
+    if slack is None or not w.started_at or w.carbon is None:
+        return ""
+    if (rested := w.started_at + s.policy.consolidation.min_runtime_seconds) > s.now:
+        s.wake(rested)
         return ""
     region = next((n.region for name in attempt.placement.nodes if (n := s.fleet.nodes.get(name))), "")
     outlook = s.snapshot.outlooks.get(region)
