@@ -133,16 +133,22 @@ def a_running_job(kubectl: Kubectl, *, workers: int = 1, interval: str = "1h") -
 
 
 def goes_on(kubectl: Kubectl, before: Running | None) -> Running:
-    """The attempt after that one, once it trains and listens."""
+    """The gang after that one, once it trains and listens.
+
+    Its attempt may be the same: while no operator acts, the Job replaces pods that were evicted.
+    """
     found: list[Running] = []
 
     def look() -> bool:
         told = status(kubectl)
         number = told.get("attempt", 0)
-        if told.get("state") != "Running" or (before and number <= before.attempt) or told.get("listens") != number:
+        if told.get("state") != "Running" or told.get("listens") != number:
             return False
-        pods = [p for p in kubectl.pods("one-gpu") if p["metadata"]["labels"]["berth.dev/attempt"] == str(number)]
+        there = (p for p in kubectl.pods("one-gpu") if "deletionTimestamp" not in p["metadata"])
+        pods = [p for p in there if p["metadata"]["labels"]["berth.dev/attempt"] == str(number)]
         pods.sort(key=lambda p: str(p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]))
+        if not pods or (before and name_of(pods[0]) == before.pod):
+            return False
         log = kubectl("logs", name_of(pods[0]))
         found[:] = [Running(number, pods, log)]
         return len(epochs(log)) > 2
