@@ -21,7 +21,7 @@ async def test_an_evicted_worker_makes_its_gang_run_again(restarted: bool) -> No
     world = await a_running_gang()
     world.api.remove(PODS, "team", world.api.all(PODS)[0]["metadata"]["name"])
     await world.turn()
-    assert world.status("llm")["stopping"] == "Requeued"
+    assert world.status("llm")["stopping"] == "WorkerEvicted"
     if restarted:
         await world.restart()
     await world.settle()

@@ -74,7 +74,7 @@ def test_a_gang_is_planned_anew_when_a_member_is_told_to_end(phase: PodPhase) ->
     job = running(a_job(workers=2), "n1", "n2", pods=PodPhase.READY)
     job = replace(job, pods=(job.pods[0], replace(job.pods[1], phase=phase, terminating=True)))
     (stop,) = planned(TWO, job).actions
-    assert (stop.reason, stop.not_before) == ("Requeued", NOW)
+    assert (stop.reason, stop.not_before) == ("WorkerEvicted", NOW)
     assert stop.message == "worker 1 on n2 was evicted or deleted, and its gang needs it: planned anew"
 
 

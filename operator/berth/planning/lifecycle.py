@@ -32,6 +32,7 @@ from berth.planning.verdicts import PLACED, where
 ENDED = (PodPhase.SUCCEEDED, PodPhase.FAILED)
 ON_NODES = (PodPhase.PINNED, PodPhase.BOUND, PodPhase.READY)
 FINAL = ("MaxRuntimeExceeded", HUNG)  # why a job is stopped that has failed
+WORKER_EVICTED = "WorkerEvicted"  # the reason of a gang of which someone else told a member to end
 WAITING_FOR_PODS = "WaitingForPods"  # the reason of a gang that was whole and lacks a member
 
 
@@ -146,6 +147,9 @@ def advance(s: Scratch, run: Live) -> None:
         _stop(s, run, "MaxRuntimeExceeded", f"ran for longer than spec.maxRuntime ({w.max_runtime_seconds:g} s)")
     elif why := _broken(run):
         _stop(s, run, "Requeued", f"{why}: planned anew", not_before=s.now)
+    elif ousted := _ousted(run):
+        what = f"worker {ousted.index} on {ousted.node or 'no node'} was evicted or deleted, and its gang needs it"
+        _stop(s, run, WORKER_EVICTED, f"{what}: planned anew", not_before=s.now)
     elif gone := lost(s, run.undone):
         what = f"{gone.node}, which worker {gone.index} is on, is gone or not heard of"
         _stop(s, run, NODE_LOST, f"{what}: its gang goes on elsewhere from its last checkpoint", not_before=s.now)
@@ -174,13 +178,14 @@ def _broken(run: Live) -> str:
         return "its Job was suspended by someone else"
     if attempt.phase is RunPhase.ABSENT and run.was_whole:
         return "its Job was deleted"
+    return ""
+
+
+def _ousted(run: Live) -> Pod | None:
+    """The first member that someone told to end, as a drain does: its Job would count an exit with 0 as its end."""
     ending = [p for p in run.pods if p.terminating and p.phase in (PodPhase.BOUND, PodPhase.READY, PodPhase.SUCCEEDED)]
     done = run.done
-    lost = [p for p in ending if p.index not in done]
-    if lost:  # its Job would count an exit with 0 as the end of the work
-        first = min(lost, key=lambda p: (p.index, p.uid))
-        return f"worker {first.index} on {first.node or 'no node'} was evicted or deleted, and its gang needs it"
-    return ""
+    return min((p for p in ending if p.index not in done), key=lambda p: (p.index, p.uid), default=None)
 
 
 def _unproven(s: Scratch, run: Live) -> None:
