@@ -90,6 +90,21 @@ def test_an_ended_pod_tells_which_container_ended_and_when() -> None:
     assert (pod.container, pod.ended_at, pod.disrupted) == ("b", 1767323045.0, False)
 
 
+@pytest.mark.parametrize(
+    ("resource", "health", "unhealthy"),
+    [
+        ("nvidia.com/gpu", "Unhealthy", "GPU-2"),
+        ("nvidia.com/mig-1g.10gb", "Unhealthy", "GPU-2"),
+        ("nvidia.com/gpu", "Unknown", ""),
+        ("example.com/nic", "Unhealthy", ""),
+    ],
+)
+def test_a_pod_tells_of_a_device_that_its_plugin_calls_unhealthy(resource: str, health: str, unhealthy: str) -> None:
+    devices = [{"resourceID": "GPU-1", "health": "Healthy"}, {"resourceID": "GPU-2", "health": health}]
+    status = {"name": "main", "allocatedResourcesStatus": [{"name": resource, "resources": devices}, {"name": "x"}]}
+    assert a_pod(status={"containerStatuses": [{"name": "a"}, status]}).unhealthy == unhealthy
+
+
 def test_a_pod_that_is_told_to_end_says_since_when_and_whether_it_was_evicted() -> None:
     told = {"deletionTimestamp": "2026-01-02T03:04:35Z", "deletionGracePeriodSeconds": 30}
     pod = a_pod(metadata=told, status={"conditions": [{"type": "DisruptionTarget", "status": "True"}]})

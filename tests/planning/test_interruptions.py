@@ -172,6 +172,13 @@ def test_a_gang_leaves_a_board_that_is_not_healthy(held: str) -> None:
     assert "board 3" in asked.message
 
 
+def test_a_gang_leaves_a_device_that_its_plugin_calls_unhealthy() -> None:
+    gang = a_gang("n1")
+    (asked,) = plan_for([a_node("n1")], replace(gang, pods=(replace(gang.pods[0], unhealthy="GPU-7"),))).actions
+    assert asked.request.reason == "BoardUnhealthy"
+    assert "GPU-7" in asked.message
+
+
 def test_another_pod_on_a_bad_board_is_no_reason_to_leave() -> None:
     boards = (Board(3, model("H100-80GB"), healthy=False, holder="team/other"),)
     assert not plan_for([a_node("n1", boards=boards)], a_gang("n1")).actions

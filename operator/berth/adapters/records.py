@@ -11,6 +11,7 @@ import msgspec
 from berth.control.interruptions import CONDITIONS, reported
 from berth.control.ports import Json
 from berth.control.records import (
+    GPU_RESOURCES,
     ClaimRecord,
     DeploymentRecord,
     GPUNodeRecord,
@@ -170,9 +171,20 @@ class _State(_Struct):
     terminated: _Terminated | None = None
 
 
+class _Health(msgspec.Struct):
+    resource_id: str = msgspec.field(default="", name="resourceID")
+    health: str = ""
+
+
+class _ResourceStatus(_Struct):
+    name: str = ""
+    resources: list[_Health] | None = None
+
+
 class _ContainerStatus(_Struct):
     name: str = ""
     state: _State = msgspec.field(default_factory=_State)
+    allocated_resources_status: list[_ResourceStatus] | None = None
 
 
 class _PodStatus(_Struct):
@@ -214,7 +226,14 @@ class Pod(_Struct):
             ended_at=ended.finished_at.timestamp() if ended and ended.finished_at else 0.0,
             ending_since=self.metadata.ending_since(),
             disrupted=_holds(conditions, "DisruptionTarget") is not None,
+            unhealthy=self._unhealthy(),
         )
+
+    def _unhealthy(self) -> str:
+        """The first GPU device of it that its plugin calls unhealthy, as the kubelet tells from Kubernetes 1.36 on."""
+        found = [s for c in self.status.container_statuses or [] for s in c.allocated_resources_status or []]
+        devices = [d for s in found if s.name.startswith(GPU_RESOURCES) for d in s.resources or []]
+        return min((d.resource_id for d in devices if d.health == "Unhealthy"), default="")
 
     def _ended(self) -> tuple[str, _Terminated | None]:
         """The container that ended worst: a failed one before one that ended well."""

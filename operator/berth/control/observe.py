@@ -279,6 +279,7 @@ class Observer:
             ended_at=pod.ended_at,
             ending_since=pod.ending_since,
             disrupted=pod.disrupted,
+            unhealthy=pod.unhealthy,
         )
 
     def _volume_affinity(self, namespace: str, claim_name: str) -> Affinity:

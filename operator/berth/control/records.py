@@ -75,6 +75,7 @@ class PodRecord:
     ended_at: float = 0.0  # when it did, in seconds since the epoch
     ending_since: float = 0.0  # when it was told to end, in seconds since the epoch
     disrupted: bool = False  # whether it was evicted, or its node was lost
+    unhealthy: str = ""  # id of a GPU device of it that the device plugin calls unhealthy; "": none
 
     @property
     def ended(self) -> bool:

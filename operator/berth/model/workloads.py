@@ -203,6 +203,7 @@ class Pod:
     ended_at: float = 0.0  # when it did, in seconds since the epoch; 0: not yet, or nobody knows
     ending_since: float = 0.0  # when it was told to end; 0: it was not, or nobody knows
     disrupted: bool = False  # evicted, or its node is lost: what it ended with says nothing of its program
+    unhealthy: str = ""  # id of a device of it that the device plugin calls unhealthy; "": none
 
 
 class RunPhase(StrEnum):

@@ -78,8 +78,8 @@ class Stop:
     `reason`: "Suspended", "MaxRuntimeExceeded" or "Hung" (final: the job failed), "Requeued" (it waits for a new
     place), "Restarted" (it crashed, hung, or asked for it), "Consolidated" (it goes elsewhere, so that another fits),
     "Preempted" or "Reclaimed" (it gives way), "Resized" (it goes on with more members, or with no more than it would
-    like), "NodeLost", "WorkerEvicted" (by someone else, as a drain does), "PausedForCarbon", "DeadlineAtRisk" (it leaves
-    spot capacity), or the reason of an interruption.
+    like), "NodeLost", "WorkerEvicted" (by someone else, as a drain does), "PausedForCarbon", "DeadlineAtRisk" (it
+    leaves spot capacity), or the reason of an interruption.
     """
 
     ref: Ref

@@ -86,6 +86,8 @@ def threat_to(s: Scratch, w: Workload, pods: Iterable[Pod]) -> Threat | None:
 def _interruption(node: Node, w: Workload, pod: Pod) -> Interruption | None:
     if node.interruption is not None:
         return node.interruption
+    if pod.unhealthy:
+        return Interruption(BOARD_UNHEALTHY, f"the device plugin of {pod.unhealthy}")
     holder = f"{w.ref.namespace}/{pod.name}"
     bad = next((b.index for b in node.boards if not b.healthy and _holds(b, holder)), None)
     return None if bad is None else Interruption(BOARD_UNHEALTHY, f"board {bad}")
