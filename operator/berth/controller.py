@@ -96,6 +96,7 @@ class Operator:
             debounce_seconds=config.cycle_debounce_seconds,
         )
         self.picture.wake = self.cycle.wake
+        self.picture.hurry = self.cycle.hurry
         self.reflectors = mirrors(api, self.picture, time.time)
         self.health = Health(self.metrics, self.reflectors, time.time)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from berth.control.validate import Validator
 from berth.model.nodes import Node
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Kind, Ref, Workload
-from berth.planning.actions import Action, Admit, NodeAction, Plan
+from berth.planning.actions import Action, Admit, NodeAction, Plan, Release, Stop
 from berth.planning.snapshot import Policy, Snapshot
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,10 @@ QUEUE_REFRESH_SECONDS = 1.0  # how often a queue's numbers are written at most, 
 PAST_REFRESH_SECONDS = 60.0  # and how often its use so far, if nothing else changed: so much is lost in a crash
 RECHECK_SECONDS = 30.0  # when a refused template is tried again: what it lacked may exist by then
 ADMITTED_AT_ONCE = 16  # admissions under way: of many gangs the first run early, instead of all running late
+MOVED_AT_ONCE = 4  # gangs that have saved being stopped or released: those that are still to be asked come first
 TOLD_AT_ONCE = 16  # statuses of waiting jobs being written: a thousand that arrive hold up no admission
 MOST_REST_SECONDS = 2.0  # a cycle follows the last one after as long as that took: writes need the interpreter too
+HURRIED_REST_SECONDS = 0.2  # but no later than this where a node goes away
 IDLE_SECONDS = 60.0  # a cycle runs at least this often, so that nothing hangs on a change that went unseen
 NODE_KEY = "node/"  # begins the key of work on a node, which has no workload's uid
 NO_FAILURE = (0, 0.0, "")
@@ -78,10 +80,12 @@ class Cycle:
     gauges: Gauges
     debounce_seconds: float = 0.05
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _hurried: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # by uid, while something is under way
     _failures: dict[str, tuple[int, float, str]] = field(default_factory=dict)  # how often, try again at, what
     _reported: dict[str, float] = field(default_factory=dict)  # when a uid's status was last written
     _admitting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ADMITTED_AT_ONCE))
+    _moving: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOVED_AT_ONCE))
     _telling: set[str] = field(default_factory=set)  # uids of waiting jobs whose status is being written
     _told: dict[str, tuple[Workload, Verdict]] = field(default_factory=dict)  # what a status by uid says already
     _faults: dict[str, str] = field(default_factory=dict)  # what broke a workload's planning, by uid, once logged
@@ -90,6 +94,21 @@ class Cycle:
         """Something changed."""
         self._woken.set()
 
+    def hurry(self) -> None:
+        """A node goes away: what runs there has little time."""
+        self._hurried.set()
+        self._woken.set()
+
+    async def _rest(self, took: float) -> None:
+        """Let writes have the interpreter after a cycle that took so long."""
+        seconds = max(self.debounce_seconds, took)
+        least = min(seconds, max(self.debounce_seconds, HURRIED_REST_SECONDS))
+        await asyncio.sleep(least)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds - least):
+                await self._hurried.wait()
+        self._hurried.clear()
+
     async def run(self) -> None:
         """Plan for ever; whatever is under way ends with it, since another operator may act from then on."""
         timer: asyncio.TimerHandle | None = None
@@ -97,7 +116,7 @@ class Cycle:
         try:
             while True:
                 await self._woken.wait()
-                await asyncio.sleep(max(self.debounce_seconds, took))
+                await self._rest(took)
                 self._woken.clear()
                 seen = self._look()
                 plan = await asyncio.to_thread(self.plan, seen.snapshot, self.policy, seen.now)
@@ -209,13 +228,22 @@ class Cycle:
         return min((at for at in (due, again) if at is not None and at > now), default=None)
 
     async def _act(self, workload: Workload, raw: Mapping[str, Any], actions: list[Action]) -> None:
-        new = any(isinstance(action, Admit) for action in actions)
         try:
-            async with self._admitting if new else contextlib.nullcontext():
+            async with self._gate(workload, actions):
                 await self.applier.carry_out(Target(workload, raw), actions)
         finally:
             for action in actions:
                 self.applier.settle(action)
+
+    def _gate(self, workload: Workload, actions: Sequence[Action]) -> contextlib.AbstractAsyncContextManager[None]:
+        """What lets in a few at once of the actions that lose nothing while others are served first."""
+        if any(isinstance(action, Admit) for action in actions):
+            return self._admitting
+        asked = workload.save_request
+        saved = asked is not None and asked.id == workload.saved_for
+        if any(isinstance(action, Release) or (isinstance(action, Stop) and saved) for action in actions):
+            return self._moving
+        return contextlib.nullcontext()
 
     def _report(self, workload: Workload, verdict: Verdict, now: float, *, heals: bool) -> float | None:
         """Bring a workload's status up to date, if it is not; numbers alone at most every REFRESH_SECONDS."""

@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from berth.control.interruptions import ANNOTATIONS as INTERRUPTIONS
+from berth.control.interruptions import interruption_of
 from berth.control.ports import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS, Resource
 from berth.control.records import (
     LAYOUT_ANNOTATION,
@@ -110,6 +111,7 @@ class Picture:
     """All that has been observed. `wake` is called at every change that may change the plan."""
 
     wake: Callable[[], None] = lambda: None
+    hurry: Callable[[], None] = lambda: None  # called where a node seems to go away
     workloads: dict[str, Raw] = field(default_factory=dict)  # TrainingJobs and InferenceServices by uid
     queues: dict[str, Raw] = field(default_factory=dict)  # by uid
     validations: dict[str, Validation] = field(default_factory=dict)  # by uid
@@ -264,7 +266,11 @@ class Picture:
 
     def _touch_node(self, record: Record | None) -> None:
         if record is not None:
-            self.changed_nodes.add(record.meta.name)
+            name = record.meta.name
+            self.changed_nodes.add(name)
+            node = self.nodes.get("", name)
+            if node is not None and interruption_of(node, self.gpu_nodes.get("", name), inf) is not None:
+                self.hurry()
             self.wake()
 
     def _pod_changed(self, old: PodRecord | None, new: PodRecord | None) -> None:
