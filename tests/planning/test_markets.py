@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.model.nodes import Node
+from berth.model.nodes import Node, Way
 from berth.model.prices import Price, PriceBook
 from berth.model.reasons import Reason
 from berth.model.workloads import CarbonTerms, PodPhase, Spot, Workload
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.explain import explain
 from berth.planning.snapshot import Policy
+from tests.planning.boards import a_laid_node
 from tests.planning.builders import NOW, a_job, a_node, a_snapshot, nodes_of, planned, running, shape, verdict_of
 
 HOUR = 3600.0
@@ -53,6 +54,14 @@ def test_nor_does_work_whose_deadline_leaves_no_time_for_an_interruption() -> No
 
 def test_what_does_not_fit_on_spot_capacity_takes_both() -> None:
     assert set(nodes_of(planned(BOTH, a_saving_job(workers=2))) or ()) == {"d1", "s1"}
+
+
+def test_cheap_spot_boards_are_not_left_for_a_cheaper_list_price_while_other_boards_could_be_laid_out() -> None:
+    able = a_laid_node("m", "7g.80gb", way=Way.AGENT)
+    nodes = [a_node("d1", board="A30", gpus=4), a_spot_node(board="L40S"), able]
+    plan = planned(nodes, a_job(checkpoints=True))
+    assert nodes_of(plan) == ("s1",)
+    assert "; spot $0.52 an hour a worker" in verdict_of(plan).message
 
 
 def test_a_discount_that_interruptions_eat_up_is_none() -> None:

@@ -115,13 +115,14 @@ def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option])
 
 
 def market_text(s: Scratch, w: Workload, request: Request, option: Option, nodes: Sequence[str]) -> str:
-    """Where a gang went of markets that differ, and at what price, in words; "" where all cost the same."""
-    if not differ(s, w, request, [option]):
+    """Where a gang went of markets that differ, or to spot capacity, and at what price, in words; else ""."""
+    used = {(node.spot, node.region) for name in nodes if (node := s.fleet.nodes.get(name)) is not None}
+    on_spot = any(spot for spot, _ in used)
+    if not on_spot and not differ(s, w, request, [option]):
         return ""
     every = costs(s, w, request, option)
-    if len({round(cost.total, 4) for cost in every}) < 2:
+    if not on_spot and len({round(cost.total, 4) for cost in every}) < 2:
         return ""
-    used = {(node.spot, node.region) for name in nodes if (node := s.fleet.nodes.get(name)) is not None}
     mine = [cost for cost in every if cost.market in used]
     others = [cost for cost in every if cost.market not in used]
     here = ", ".join(map(_words, mine))

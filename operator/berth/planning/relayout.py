@@ -76,8 +76,8 @@ def better_later(ahead: Ahead, w: Workload, request: Request, now: Option) -> bo
     ahead.weighed -= 1
     fresh = Ahead(ahead.s)  # of what this plan has taken so far
     found = cheapest(fresh, w, request)
-    if found is None or found.option == now:
-        return False
+    if found is None or found.option == now or not (found.coming or found.offers):
+        return False  # what fits already was there to choose, and costs more where prices differ by market
     delay = now.usd_per_hour * request.workers * _delay(fresh, w, request, found) / 3600
     return found.usd + delay < _running(w, request, now)
 
