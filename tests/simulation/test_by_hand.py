@@ -111,7 +111,7 @@ def test_a_gang_begins_anew_when_one_of_its_nodes_dies() -> None:
     assert job["endedAt"] == pytest.approx(placed - PLACED + READY + HOUR)
     assert (job["evictions"], job["outcome"]) == (1, "Succeeded")
     assert result.summary["boardHours"]["useful"] == pytest.approx(16)
-    assert result.summary["evictions"] == {"Requeued": 1}
+    assert result.summary["evictions"] == {"WorkerEvicted": 1}
 
 
 def test_a_node_that_is_back_soon_has_lost_nothing() -> None:
