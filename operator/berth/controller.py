@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 OURS = (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES)
 RESYNC_SECONDS = 300.0  # how often our own objects are compared with a list, in case kopf missed a deletion
 RETRY_SECONDS = 1.0
+OWN_POD_SECONDS = 1.0  # between two looks at whether the own pod is to end
 FIRST_LOOK_SECONDS = 15.0  # that the first plan waits for carbon sources at most
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -145,6 +146,7 @@ class Operator:
         tasks += [asyncio.create_task(r.run(), name=f"watch-{r.resource.plural}") for r in self.reflectors]
         tasks.append(asyncio.create_task(self._kopf(stop_kopf, stop), name="kopf"))
         tasks.append(asyncio.create_task(self._plan(outlooks), name="cycle"))
+        tasks.append(asyncio.create_task(self._leave_with_its_pod(stop), name="own-pod"))
         if self.endpoint is not None:
             tasks.append(asyncio.create_task(self.endpoint.run(), name="progress"))
             tasks.append(asyncio.create_task(self.keeper.run(), name="rates"))
@@ -158,6 +160,16 @@ class Operator:
             if task is not stopped:
                 task.result()
                 raise RuntimeError(f"{task.get_name()} ended by itself")
+
+    async def _leave_with_its_pod(self, stop: asyncio.Event) -> None:
+        """Stop when the own pod is told to end: on a node whose kubelet is dead no SIGTERM comes, but another waits."""
+        name = os.environ.get("POD_NAME", "")
+        while True:
+            pod = self.picture.pods.get(own_namespace(), name)
+            if pod is not None and pod.meta.deleting:
+                log.warning("pod %s is to end: leaving, so that another operator acts", name)
+                stop.set()
+            await asyncio.sleep(OWN_POD_SECONDS)
 
     async def _plan(self, outlooks: Sequence[Outlooks | Prices]) -> None:
         """Plan only on a whole picture: what is not seen yet would look like free room, or like hours all alike."""

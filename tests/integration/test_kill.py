@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from berth.adapters.kube import KubeApi
-from berth.control.ports import JOBS, TRAINING_JOBS, NotFound, Resource
+from berth.control.ports import JOBS, PODS, TRAINING_JOBS, NotFound, Resource
 from e2e.cluster.provider import Cluster
 from e2e.harness import OperatorProcess, a_training_job, an_operator, make_fleet, until
 from tests.integration.watching import Witness, a_witness, ended, node_of
@@ -48,6 +48,23 @@ async def test_killed_at_thirty_random_moments_it_leaves_nothing_half_done(
             await _settle(api, namespace, witness)
     assert not witness.broken
     assert len(await _listed(api, TRAINING_JOBS, namespace)) >= JOBS_ARRIVING - 8
+
+
+async def test_it_leaves_when_its_pod_is_told_to_end_though_nobody_signals_it(cluster: Cluster, api: KubeApi) -> None:
+    """As on a node whose kubelet is dead; the pod is one that stays because of a finalizer."""
+    name, where = "operator-under-test", "berth-system"
+    gate = {"schedulingGates": [{"name": "test.berth.dev/never"}], "containers": [{"name": "main", "image": "none"}]}
+    metadata = {"name": name, "finalizers": ["test.berth.dev/stays"]}
+    await api.create(PODS, where, {"metadata": metadata, "spec": gate})
+    with an_operator(cluster.kubeconfig) as operator:
+        await api.delete(PODS, where, name)
+
+        async def left() -> bool:
+            return not operator.alive
+
+        await until(left, "the operator has left")
+        assert operator.stop() == 0
+        await api.merge(PODS, where, name, {"metadata": {"finalizers": None}})
 
 
 async def _settle(api: KubeApi, namespace: str, witness: Witness) -> None:
