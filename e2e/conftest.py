@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ from e2e.demo.install import install
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 CONFIG = {"preemption": {"minRuntimeSeconds": 5}}  # of the operator: stories of giving way need not last for minutes
+TELLING = [  # what is asked for after a failure
+    ("get", "trainingjobs,inferenceservices,jobs,pods", "--output=wide"),
+    ("get", "trainingjobs,inferenceservices", "--output=jsonpath={range .items[*]}{.metadata.name}: {.status}{'\\n'}"),
+    ("get", "events", "--sort-by=.lastTimestamp"),
+    ("get", "pods,leases", "--all-namespaces", "--output=wide"),
+    ("get", "nodes", "--output=custom-columns=NAME:.metadata.name,TAINTS:.spec.taints[*].key"),
+    ("logs", "deployment/berth", "--namespace=berth-system", "--tail=100"),
+]
 Json = dict[str, Any]
 
 
@@ -72,6 +80,16 @@ def kind_cluster() -> Iterator[Cluster]:
     with running(Provider.KIND, name=f"e2e-{uuid.uuid4().hex[:6]}", workers=2) as cluster:
         install(cluster, Provider.KIND, CONFIG)
         yield cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a story that failed what the cluster has to say: it is gone when somebody reads it."""
+    report = yield
+    kubectl = getattr(item, "funcargs", {}).get("kubectl")
+    if report.when == "call" and report.failed and kubectl is not None:
+        report.sections += [(f"kubectl {' '.join(ask)}", kubectl(*ask, check=False)[-12000:]) for ask in TELLING]
+    return report
 
 
 @pytest.fixture
