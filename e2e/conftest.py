@@ -29,6 +29,7 @@ TELLING = [  # what is asked for after a failure
     ("get", "nodes", "--output=custom-columns=NAME:.metadata.name,TAINTS:.spec.taints[*].key"),
     ("logs", "deployment/berth", "--namespace=berth-system", "--tail=100"),
 ]
+ONE_BOARD = {"count": 1, "models": ["H100"]}
 Json = dict[str, Any]
 
 
@@ -116,6 +117,19 @@ def example(name: str, **spec: Any) -> Json:
     body: Json = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
     body["spec"] |= {"template": real_nodes(body["spec"]["template"]), **spec}
     return body
+
+
+def a_saving_job(folder: str, *, interval: str, grace_seconds: int, **spec: Any) -> Json:
+    """`one-gpu` on an H100 as a job that never ends, and saves into a folder of its node's file system."""
+    checkpoint = {"interval": interval, "graceSeconds": grace_seconds}
+    job = example("one-gpu", gpus=ONE_BOARD, checkpoint=checkpoint, **spec)
+    pod = job["spec"]["template"]["spec"]
+    pod["volumes"] = [{"name": "saved", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}]
+    container = pod["containers"][0]
+    container["command"] += ["--epochs", "100000"]
+    container["volumeMounts"] = [{"name": "saved", "mountPath": "/checkpoints"}]
+    container["securityContext"] = {"runAsUser": 0}  # who alone may write to a folder that the kubelet made
+    return job
 
 
 def state(kubectl: Kubectl, name: str) -> str:

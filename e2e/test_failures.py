@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pytest
 
 from e2e.chaos import killed, operator_killed
 from e2e.cluster.kind import SHARED_PATH
-from e2e.conftest import Json, Kubectl, example, state
+from e2e.conftest import ONE_BOARD, Json, Kubectl, a_saving_job, example, state
 from e2e.test_checkpoints import epochs, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
@@ -25,7 +24,7 @@ CRASHES = "python3 /programs/train.py --epochs 3; echo 'RuntimeError: NaN in the
 
 @killed
 def test_a_job_that_hangs_goes_on_elsewhere_where_it_was(kubectl: Kubectl, kill_after: float | None) -> None:
-    kubectl.apply(a_job_that_saves_for_all_nodes())
+    kubectl.apply(a_job_that_is_known_to_hang())
     kubectl.wait("it saved", lambda: (status(kubectl).get("checkpoint") or {}).get("step", 0) > 2)
     (pod,) = kubectl.pods("one-gpu")
     kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", FREEZE)
@@ -65,25 +64,13 @@ def test_a_crash_loop_ends_and_its_last_words_are_told(kubectl: Kubectl, kill_af
 
 
 HANG_SECONDS = 20
-ONE_BOARD = {"count": 1, "models": ["H100"]}
 
 
-def a_job_that_saves_for_all_nodes() -> Json:
-    """A job that never ends, and saves every few seconds into a folder that each node has."""
-    job = example(
-        "one-gpu",
-        gpus=ONE_BOARD,
-        checkpoint={"interval": "2s", "graceSeconds": 5},
-        restart={"hangTimeout": f"{HANG_SECONDS}s"},
-    )
-    pod: dict[str, Any] = job["spec"]["template"]["spec"]
-    folder = {"path": f"{SHARED_PATH}/{uuid.uuid4().hex}", "type": "DirectoryOrCreate"}
-    pod["volumes"] = [{"name": "saved", "hostPath": folder}]
-    pod["shareProcessNamespace"] = True  # else its first process could not be frozen from within
-    container = pod["containers"][0]
-    container["command"] += ["--epochs", "100000"]
-    container["volumeMounts"] = [{"name": "saved", "mountPath": "/checkpoints"}]
-    container["securityContext"] = {"runAsUser": 0}  # who alone may write to a folder that the kubelet made
+def a_job_that_is_known_to_hang() -> Json:
+    """A job that saves every few seconds into a folder that each node has."""
+    folder, restart = f"{SHARED_PATH}/{uuid.uuid4().hex}", {"hangTimeout": f"{HANG_SECONDS}s"}
+    job = a_saving_job(folder, interval="2s", grace_seconds=5, restart=restart)
+    job["spec"]["template"]["spec"]["shareProcessNamespace"] = True  # else its first process could not freeze itself
     return job
 
 

@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e2e.chaos import killed, operator_killed
 from e2e.cluster.engine import lease
 from e2e.cluster.kind import SHARED_PATH, KindCluster
-from e2e.conftest import Json, Kubectl, example
+from e2e.conftest import Json, Kubectl, a_saving_job
 from e2e.fakegpu.metadata import tell
 from e2e.fakegpu.objects import UNHEALTHY
 from e2e.test_checkpoints import epochs, following, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]
-
-ONE_BOARD = {"count": 1, "models": ["H100"]}
 
 
 @killed
@@ -119,16 +116,8 @@ class Running:
 
 def a_running_job(kubectl: Kubectl, *, workers: int = 1, interval: str = "1h") -> Running:
     """A job that never ends and saves where every node can read it, once it trains and listens."""
-    checkpoint = {"interval": interval, "graceSeconds": 20}
-    job = example("one-gpu", workers=workers, gpus=ONE_BOARD, checkpoint=checkpoint)
-    pod: dict[str, Any] = job["spec"]["template"]["spec"]
-    shared = {"path": f"{SHARED_PATH}/{kubectl.namespace}", "type": "DirectoryOrCreate"}
-    pod["volumes"] = [{"name": "saved", "hostPath": shared}]
-    container = pod["containers"][0]
-    container["command"] += ["--epochs", "100000"]
-    container["volumeMounts"] = [{"name": "saved", "mountPath": "/checkpoints"}]
-    container["securityContext"] = {"runAsUser": 0}  # who alone may write to a folder that the kubelet made
-    kubectl.apply(job)
+    folder = f"{SHARED_PATH}/{kubectl.namespace}"
+    kubectl.apply(a_saving_job(folder, interval=interval, grace_seconds=20, workers=workers))
     return goes_on(kubectl, None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from e2e.conftest import Json, Kubectl, example, state, verdict
-from e2e.test_checkpoints import a_saving_job, epochs, following, status
+from e2e.test_checkpoints import epochs, following, on_one_node, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ def test_a_borrower_saves_when_its_board_is_reclaimed_and_goes_on_at_the_next_st
     kubectl: Kubectl, lent: tuple[str, str]
 ) -> None:
     owner, borrower = lent
-    kubectl.apply(a_saving_job(kubectl, queueName=borrower))
+    kubectl.apply(on_one_node(kubectl, queueName=borrower))
     kubectl.wait("it runs", lambda: (status(kubectl).get("progress") or {}).get("step", 0) > 2)
     (pod,) = kubectl.pods("one-gpu")
     with following(kubectl, pod["metadata"]["name"]) as log:

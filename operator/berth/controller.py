@@ -86,7 +86,14 @@ class Operator:
             picture=self.picture,
             observer=Observer(self.picture, convert, self.rates.taken_back),
             applier=Applier(
-                api, self.picture, time.time, recorder, read_pod, read_job, telling=self._telling(), hurry=self._hurry
+                api,
+                self.picture,
+                time.time,
+                recorder,
+                read_pod,
+                read_job,
+                telling=self._telling(),
+                ask_now=self._ask_now,
             ),
             partitions=self._partitions(),
             validator=Validator(api, time.time),
@@ -265,9 +272,9 @@ class Operator:
         service = config.progress_host.partition(".")[0]
         return Endpoint(self.api, server, authority, service, config.progress_port, os.environ.get("POD_IP", ""))
 
-    def _hurry(self, uid: str) -> None:
+    def _ask_now(self, uid: str) -> None:
         if self.endpoint is not None:
-            self.desk.hurry(uid)
+            self.desk.ask_now(uid)
 
     def _telling(self) -> Telling | None:
         if self.endpoint is None:

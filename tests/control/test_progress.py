@@ -70,7 +70,7 @@ class Office:
         asked = {"id": id, "attempt": 3, "reason": reason, "node": "n1", "time": "1970-01-12T13:46:40Z"}
         status = {"saveRequest": {**asked, "deadline": deadline}}
         self.picture.record(TRAINING_JOBS, self.api.edit(TRAINING_JOBS, "team", "llm", status=status))
-        self.desk.hurry(self.uid)
+        self.desk.ask_now(self.uid)
         return id
 
     @property

@@ -81,7 +81,7 @@ class Applier:
     recorder: Recorder
     read_pod: Callable[[Json], PodRecord]  # how a raw Pod becomes a record
     read_job: Callable[[Json], JobRecord]  # how a raw Job does
-    hurry: Callable[[str], None] = lambda uid: None  # the save request of that job is recorded: tell who waits for it
+    ask_now: Callable[[str], None] = lambda uid: None  # the save request of that job is recorded: tell who waits for it
     telling: Telling | None = None  # what attempts are told of the progress endpoint; None: there is none
 
     def assume(self, action: Action) -> None:
@@ -156,7 +156,7 @@ class Applier:
     async def _(self, action: AskToSave, target: Target) -> None:
         asked = replace(target.workload, save_request=action.request)
         await self._write_status(target, asked, Verdict(action.request.reason, action.message))
-        self.hurry(action.ref.uid)
+        self.ask_now(action.ref.uid)
         self.recorder.note(action.ref, action.request.reason, action.message, warning=True)
 
     @_carry_out.register

@@ -141,7 +141,7 @@ class Desk:
                 job.waiters.discard(waiter)
         return self._answer(self.picture.workloads.get(raw["metadata"]["uid"], raw), job, after)
 
-    def hurry(self, uid: str) -> None:
+    def ask_now(self, uid: str) -> None:
         """There is a new save request in a job's status: who waits for one hears of it at once."""
         job = self._jobs.get(uid)
         for waiter in job.waiters if job else ():
