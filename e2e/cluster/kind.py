@@ -22,6 +22,8 @@ from e2e.cluster.provider import Part, Provider, Status, note, state_folder
 NODE_IMAGE = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
 POD_NETWORK = "10.128.0.0/10"  # a /24 for each of up to 16,384 nodes; kind's /16 would run out at 256 fake ones
 SHARED_PATH = "/shared"
+# The cluster's DNS, on the node that no test ends: both replicas may come to be on one worker, and die with it.
+DNS_STAYS = '{"spec": {"template": {"spec": {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}}}}'
 READY_TIMEOUT_SECONDS = 180  # 10 on idle cores, after the 25 that kind takes
 
 
@@ -102,6 +104,7 @@ class KindCluster:
             _kind(engine, *command, f"--kubeconfig={self.kubeconfig}")
         if engine.own:
             self._connect(engine)
+        self.kubectl("patch", "deployment/coredns", "--namespace=kube-system", f"--patch={DNS_STAYS}")
         timeout = f"--timeout={READY_TIMEOUT_SECONDS}s"
         self.kubectl("wait", "node", "--all", "--for=condition=Ready", timeout)
         self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", timeout)
