@@ -40,6 +40,7 @@ from berth.control.checkpoints import Telling
 from berth.control.cycle import Cycle
 from berth.control.events import Recorder
 from berth.control.keeping import Keeper
+from berth.control.meter import Meter
 from berth.control.observe import Convert, Observer
 from berth.control.outlooks import Outlooks, Prices
 from berth.control.partition import Partitioner, Partitions
@@ -82,9 +83,11 @@ class Operator:
             workload=lambda raw, priorities, volumes: to_workload(raw, priorities, volumes, config.default_queue),
             queue=to_queue,
         )
+        observer = Observer(self.picture, convert, self.rates.taken_back)
+        self.meter = Meter(self.picture, observer, api, time.time, book=lambda: self.cycle.policy.prices)
         self.cycle = Cycle(
             picture=self.picture,
-            observer=Observer(self.picture, convert, self.rates.taken_back),
+            observer=observer,
             applier=Applier(
                 api,
                 self.picture,
@@ -94,6 +97,7 @@ class Operator:
                 read_job,
                 telling=self._telling(),
                 ask_now=self._ask_now,
+                meter=self.meter,
             ),
             partitions=self._partitions(),
             validator=Validator(api, time.time),
@@ -136,8 +140,9 @@ class Operator:
             yield found
             return
         async with feed(config.carbon, None) as known:
-            found.append(Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks))
-            yield found
+            outlooks = Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks)
+            self.meter.intensity = outlooks.intensity
+            yield [*found, outlooks]
 
     def _tell_prices(self, book: PriceBook) -> None:
         self.cycle.policy = replace(self.cycle.policy, prices=book)
@@ -201,6 +206,7 @@ class Operator:
             for one in outlooks:
                 group.create_task(one.run())
             group.create_task(self._resync_for_ever())
+            group.create_task(self.meter.run())
 
     async def _resync_for_ever(self) -> None:
         while True:

@@ -10,7 +10,9 @@ from prometheus_client import generate_latest
 from berth.adapters.metrics import Metrics
 from berth.model.losses import Loss, Losses
 from berth.model.nodes import Relayout, Trouble, Way
+from berth.model.prices import CapacityType
 from berth.model.reasons import Reason, Verdict
+from berth.model.usage import Amounts, Bought, Usage
 from berth.model.workloads import Attempt, Demand, Placement, PodShape, Queue, Request, Workload
 from berth.planning.actions import Admit, EndLayout, LayOut, Plan, QueueUsage, Stop
 from berth.planning.snapshot import Snapshot
@@ -111,6 +113,33 @@ def test_losses_count_though_a_job_was_left_out_meanwhile() -> None:
     after(metrics, Plan())
     after(metrics, Plan(), a_job(losses=lost(Suspended=80.0)))
     assert value(metrics, "berth_lost_gpu_seconds_total", reason="Suspended") == 80
+
+
+def of_usage(until: float, **usd: float) -> Usage:
+    """Dollars for H100 boards by capacity type ("_" stands for "-"), at two dollars an hour."""
+    return Usage(
+        until,
+        bought=tuple(
+            Bought("H100-80GB", CapacityType(kind.replace("_", "-")), "", Amounts(much / 2, much / 4, much / 8, much))
+            for kind, much in usd.items()
+        ),
+    )
+
+
+def test_usage_counts_once_when_a_status_tells_of_it() -> None:
+    metrics = Metrics("1")
+    after(metrics, Plan(), a_job(usage=of_usage(NOW - 60, spot=6.0)), a_job("other"))
+    later = of_usage(NOW, spot=10.0, on_demand=2.0)
+    for _ in range(3):
+        after(metrics, Plan(), a_job(usage=later), a_job("other", usage=of_usage(NOW, spot=1.0)))
+    spot = {"queue": "red", "model": "H100-80GB", "capacity_type": "spot"}
+    assert value(metrics, "berth_cost_dollars_total", **spot) == 5
+    assert value(metrics, "berth_used_gpu_seconds_total", **spot) == 2.5 * 3600
+    assert value(metrics, "berth_energy_joules_total", **spot) == 1.25 * 3.6e6
+    assert value(metrics, "berth_carbon_grams_total", **spot) == 625
+    assert value(metrics, "berth_cost_dollars_total", **(spot | {"capacity_type": "on-demand"})) == 2
+    after(metrics, Plan(), a_job())  # somebody wiped its status
+    assert value(metrics, "berth_cost_dollars_total", **spot) == 5
 
 
 def test_the_age_of_checkpoints_is_that_of_the_job_that_has_most_to_lose() -> None:

@@ -33,6 +33,7 @@ from berth.api.convert import to_queue, to_workload
 from berth.control.apply import Applier
 from berth.control.cycle import Cycle
 from berth.control.events import Recorder
+from berth.control.meter import Meter
 from berth.control.observe import Convert, Observer
 from berth.control.partition import Partitioner, Partitions
 from berth.control.picture import Picture
@@ -56,8 +57,10 @@ from berth.control.ports import (
 from berth.control.status import to_rfc3339
 from berth.control.validate import Validator
 from berth.model.nodes import Way
+from berth.model.prices import PriceBook
 from berth.planning.actions import Plan
 from berth.planning.carbon import Outlook
+from berth.planning.metering import Intensity
 from berth.planning.plan import plan
 from berth.planning.snapshot import Policy, Snapshot
 from tests.control.builders import is_gated
@@ -87,6 +90,8 @@ class World:
         self.unwilling: set[str] = set()  # nodes that kube-scheduler binds nothing to
         self.silent: set[str] = set()  # nodes that are not heard of: nobody ends their pods
         self.outlooks: Mapping[str, Outlook] = {}  # of carbon intensity, by region
+        self.prices = PriceBook()
+        self.intensity: Intensity = lambda region, hour: None  # as the meter is told
         self.listening: set[str] = set()  # jobs whose programs ask for save requests, and answer them
         for node in nodes:
             self.api.put(NODES, node)
@@ -95,7 +100,10 @@ class World:
     def _begin(self) -> None:
         self.picture = Picture()
         self.recorder = Recorder(self.api, self.clock)
-        self.applier = Applier(self.api, self.picture, self.clock, self.recorder, read_pod, read_job)
+        observer = Observer(self.picture, Convert(to_workload, to_queue))
+        self.meter = Meter(self.picture, observer, self.api, self.clock, book=lambda: self.prices)
+        self.meter.intensity = lambda region, hour: self.intensity(region, hour)
+        self.applier = Applier(self.api, self.picture, self.clock, self.recorder, read_pod, read_job, meter=self.meter)
         ways: dict[Way, Partitioner] = {
             Way.MIG_MANAGER: MigManager(self.api, lambda: self.picture.nodes, *CONFIG_MAP),
             Way.AGENT: NodeAgents(self.api),
@@ -103,7 +111,7 @@ class World:
         self.cycle = Cycle(
             partitions=Partitions(self.api, self.picture, self.clock, ways, read_pod, read_node, read_gpu_node),
             picture=self.picture,
-            observer=Observer(self.picture, Convert(to_workload, to_queue)),
+            observer=observer,
             applier=self.applier,
             validator=Validator(self.api, self.clock),
             policy=Policy(),
@@ -348,7 +356,7 @@ def _timeless(value: Any) -> Any:
         return {
             k: "some time" if k in (*TIMES, *IDS, *BY_TIME) else _timeless(v)
             for k, v in value.items()
-            if k != "berth.dev/uid"
+            if k not in ("berth.dev/uid", "usage")  # of work that runs, the latter is written some time
         }
     if isinstance(value, list):
         return [_timeless(item) for item in value]

@@ -9,6 +9,7 @@ from fractions import Fraction
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from berth.model.losses import Losses
+from berth.model.usage import NOTHING, Usage
 from berth.model.workloads import Kind, Workload
 from berth.planning.actions import Admit, EndLayout, Plan, Stop
 from berth.planning.lost import lost_seconds
@@ -47,6 +48,13 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        labels = ["queue", "model", "capacity_type"]
+        self.used = Counter("berth_used_gpu_seconds", "Boards that workloads held", labels, registry=registry)
+        self.cost = Counter("berth_cost_dollars", "What these cost, by the price book", labels, registry=registry)
+        self.energy = Counter("berth_energy_joules", "What these took, hosts included", labels, registry=registry)
+        self.carbon = Counter(
+            "berth_carbon_grams", "CO2e of that energy, as far as its source is known", labels, registry=registry
+        )
         self.saves = Histogram(
             "berth_checkpoint_save_seconds", "Saves of checkpoints", buckets=SAVE_BUCKETS, registry=registry
         )
@@ -74,6 +82,7 @@ class Metrics:
         )
         self._admitted: set[tuple[str, int]] = set()
         self._losses: dict[str, Losses] = {}  # of each workload, by uid, as counted
+        self._usages: dict[str, Usage] = {}  # the same
 
     def cycled(self, seconds: float, snapshot: Snapshot, plan: Plan, now: float) -> None:
         """Take in one cycle."""
@@ -81,6 +90,7 @@ class Metrics:
         self._count_pending(snapshot, plan)
         self._count_boards(snapshot, plan)
         self._count_losses(snapshot.workloads)
+        self._count_usage(snapshot.workloads)
         self._count_unsaved(snapshot.workloads, now)
         workloads = {w.ref.uid: w for w in snapshot.workloads}
         for action in plan.actions:
@@ -96,6 +106,7 @@ class Metrics:
             self._admitted = {key for key in self._admitted if key[0] in workloads}
         if len(self._losses) > 4 * len(workloads) + 1000:  # whose template is judged anew is left out for a while
             self._losses = {uid: losses for uid, losses in self._losses.items() if uid in workloads}
+            self._usages = {uid: usage for uid, usage in self._usages.items() if uid in workloads}
 
     def saved(self, seconds: float) -> None:
         """A job saved a checkpoint."""
@@ -133,6 +144,23 @@ class Metrics:
                 more = loss.gpu_seconds - before.of(loss.reason).gpu_seconds
                 self.lost.labels(loss.reason).inc(max(0.0, more))
             self._losses[w.ref.uid] = w.losses
+
+    def _count_usage(self, workloads: Iterable[Workload]) -> None:
+        """Count what statuses tell of usage since the last cycle, as of losses."""
+        for w in workloads:
+            before, after = self._usages.get(w.ref.uid, w.usage), w.usage
+            if before.until == after.until:
+                self._usages[w.ref.uid] = before
+                continue
+            was = {(one.model, one.capacity): one.amounts for one in before.bought}
+            for one in after.bought:
+                labels = w.queue, one.model, one.capacity.value
+                old, new = was.get((one.model, one.capacity), NOTHING), one.amounts
+                self.used.labels(*labels).inc(max(0.0, new.gpu_hours - old.gpu_hours) * 3600)
+                self.cost.labels(*labels).inc(max(0.0, new.usd - old.usd))
+                self.energy.labels(*labels).inc(max(0.0, new.kwh - old.kwh) * 3.6e6)
+                self.carbon.labels(*labels).inc(max(0.0, new.kg - old.kg) * 1000)
+            self._usages[w.ref.uid] = after
 
     def _count_unsaved(self, workloads: Iterable[Workload], now: float) -> None:
         oldest: dict[str, float] = {}

@@ -36,6 +36,7 @@ from berth.control.status import (
     save_request_from,
     verdict_from,
 )
+from berth.control.usages import usage_from
 from berth.model.failures import Restart
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
@@ -127,6 +128,7 @@ def to_workload(
         least_replicas=least_replicas(spec) if request and kind is Kind.INFERENCE_SERVICE else 1,
         not_before=from_rfc3339(status.get("notBefore")),
         losses=losses_from(status.get("losses")),
+        usage=usage_from(status.get("usage")),
         saves=bool(spec.get("checkpoint")),
         saved_at=_saved_at(status),
         saved_for=str((status.get("checkpoint") or {}).get("answers") or ""),

@@ -19,6 +19,7 @@ from berth.api.common import (
 )
 from berth.api.crd import Column, CustomResource
 from berth.api.schema import Fields, Reported, rule, rules
+from berth.api.usage import UsageStatus
 
 LONGEST_NAME = 63  # of a Service, and of a label's value
 
@@ -124,6 +125,8 @@ class InferenceServiceStatus(Reported):
     """Uids of the pods that are stopped for it."""
     device: DeviceStatus | None = None
     """What each replica's container requests."""
+    usage: UsageStatus | None = None
+    """What it used so far, brought up to date every few minutes. Absent: nothing yet."""
 
 
 INFERENCE_SERVICE = CustomResource(

@@ -28,6 +28,7 @@ from berth.api.common import (
 from berth.api.crd import Column, CustomResource
 from berth.api.schema import Fields, Reported, Schema, Text, Timestamp, list_map, rule, rules
 from berth.api.terms import Carbon, Moment, Spot
+from berth.api.usage import UsageStatus
 from berth.model.topology import NVLINK_LEVEL
 
 MOST_WORKERS = 10_000
@@ -521,6 +522,8 @@ class TrainingJobStatus(Reported):
     """When that was decided."""
     losses: LossesStatus | None = None
     """What its attempts did in vain so far. Absent: nothing ended one before its time."""
+    usage: UsageStatus | None = None
+    """What it used so far, brought up to date every few minutes. Absent: nothing yet."""
     gave_way_to: ClaimStatus | None = None
     """For whom the job was stopped: its room is kept for that one until it has a place. Absent: for nobody, or the job
     has a place again."""

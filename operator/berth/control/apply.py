@@ -17,6 +17,7 @@ from berth.control import builders
 from berth.control.checkpoints import NOTHING, Telling
 from berth.control.events import Recorder
 from berth.control.last_words import with_last_words
+from berth.control.meter import Meter
 from berth.control.picture import Picture, Raw, version_of
 from berth.control.ports import (
     DEPLOYMENTS,
@@ -83,6 +84,7 @@ class Applier:
     read_job: Callable[[Json], JobRecord]  # how a raw Job does
     ask_now: Callable[[str], None] = lambda uid: None  # the save request of that job is recorded: tell who waits for it
     telling: Telling | None = None  # what attempts are told of the progress endpoint; None: there is none
+    meter: Meter | None = None  # what statuses tell of usage; None: nothing
 
     def assume(self, action: Action) -> None:
         """Count an action as done while it is under way, so that the next plan does not decide it again."""
@@ -187,7 +189,7 @@ class Applier:
         accounted = with_loss(w, action.reason, self.clock())  # in the write that clears the attempt: once
         worked = w.worked_seconds + max(0.0, w.saved_at - w.started_at) if w.started_at else w.worked_seconds
         released = replace(accounted, attempt=None, pods=(), started_at=0.0, worked_seconds=worked)
-        await self._write_status(target, released, Verdict(action.reason, action.message))
+        await self._write_status(target, released, Verdict(action.reason, action.message), action.reason)
 
     @_carry_out.register
     async def _(self, action: Finish, target: Target) -> None:
@@ -197,7 +199,8 @@ class Applier:
             ended = with_loss(ended, action.reason, now)
         failures = action.failures or ended.failures
         finished = replace(ended, finished=action.outcome, finished_at=now, failures=failures)
-        await self._write_status(target, finished, Verdict(action.reason, message))
+        ended_by = "" if action.outcome == "Succeeded" else action.reason
+        await self._write_status(target, finished, Verdict(action.reason, message), ended_by)
         self.recorder.note(action.ref, action.outcome, message, warning=action.outcome == "Failed")
 
     @_carry_out.register
@@ -297,14 +300,21 @@ class Applier:
         known = self.picture.pods.get(action.ref.namespace, action.pod)
         return str(known.meta.version) if known is not None else ""
 
-    async def _write_status(self, target: Target, workload: Workload, verdict: Verdict) -> None:
+    async def _write_status(self, target: Target, workload: Workload, verdict: Verdict, ended_by: str = "") -> None:
         old = target.raw.get("status") or {}
-        await self.write_status(target, difference(old, training_status(workload, verdict, old, self.clock())))
+        await self.write_status(
+            target, difference(old, training_status(workload, verdict, old, self.clock())), ended_by
+        )
 
-    async def write_status(self, target: Target, changes: Json) -> None:
-        """Merge into the status, unless the object changed since the decision (Conflict)."""
+    async def write_status(self, target: Target, changes: Json, ended_by: str = "") -> None:
+        """Merge into the status, unless the object changed since the decision (Conflict).
+
+        `ended_by`: why the attempt that it had until now did not end well. What it used goes into the same write.
+        """
         ref = target.workload.ref
         resource = RESOURCE_OF[ref.kind]
+        if self.meter is not None:
+            changes = changes | self.meter.status(target.workload, ended_by)
         body = {"metadata": {"uid": ref.uid, "resourceVersion": str(version_of(target.raw))}, "status": changes}
         target.raw = await self.api.merge(resource, ref.namespace, ref.name, body, subresource="status")
         if ref.uid in self.picture.workloads:  # else it was deleted meanwhile, and must not come back

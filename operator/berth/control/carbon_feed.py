@@ -84,6 +84,11 @@ class CarbonFeed:
             self._all.problem or self._pauses[zone].problem,
         )
 
+    def told(self, zone: str, hour: int) -> float | None:
+        """The g/kWh that the source told of an hour since the epoch, else the table's; None: neither knows."""
+        known = self._known.get(zone)
+        return known.hours[hour] if known and hour in known.hours else self.rules.table.get(zone)
+
     def _due(self, zone: str) -> bool:
         now, known = self.clock(), self._known.get(zone)
         if self.source is None or now < max(self._all.until, self._pauses[zone].until):

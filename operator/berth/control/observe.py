@@ -109,6 +109,15 @@ class Observer:
             self._base[uid] = (version_of(raw), self.picture.generation, base)
         return base
 
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """All that the last snapshot had."""
+        return tuple(self._whole.values())
+
+    def current(self, uid: str) -> Workload | None:
+        """The workload as the picture has it at this moment; None where nothing can be made of it, or it is gone."""
+        return self._complete(uid) if uid in self.picture.workloads else None
+
     def converted(self, raw: Raw) -> Workload | None:
         """A workload's object, watched or not, as the planner's type; None where nothing can be made of it."""
         found = self._convert(raw)

@@ -50,6 +50,11 @@ class Outlooks:
             self._told = found
             self.tell(found)
 
+    def intensity(self, region: str, hour: int) -> float | None:
+        """The g/kWh that is known of an hour since the epoch in a region: told of it, or assumed by the table."""
+        zone = self.zone_of(region)
+        return self.feed.told(zone, hour) if zone else None
+
     async def _of(self, zone: str) -> Outlook:
         report = await self.feed.report(zone)
         if report.problem and report.problem != self._problems.get(zone):

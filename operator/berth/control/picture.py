@@ -40,7 +40,8 @@ TOLD = (
     "checkpoint",
     "checkpointProblem",
     "listens",
-)  # fields of a status that the progress endpoint writes
+    "usage",
+)  # fields of a status that the progress endpoint and the meter write
 REMEMBERED = 10_000  # uids of objects that are gone: more than can go while one answer is on its way
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.model.energy import USUAL_PUE, board_watts, drawn_watts
+from berth.model.energy import PUE, USUAL_PUE, board_watts, drawn_watts
 from berth.model.gpus import BoardModel
 
 HOURS_OF_A_YEAR = 8760
@@ -50,6 +50,29 @@ def capacity_of(labels: Mapping[str, str]) -> CapacityType:
 def region_of(labels: Mapping[str, str]) -> str:
     """The region of the node with these labels; "" where none says."""
     return next((labels[label] for label in REGION_LABELS if labels.get(label)), "")
+
+
+# What the names of labels begin with that a cloud gives its nodes.
+CLOUD_LABELS = (("eks.amazonaws.com/", "aws"), ("topology.k8s.aws/", "aws"), ("cloud.google.com/", "gcp"))
+
+
+def cloud_of(labels: Mapping[str, str]) -> str:
+    """The cloud of the node with these labels, as `energy.PUE` names it; "" where none says."""
+    return next((cloud for begin, cloud in CLOUD_LABELS if any(name.startswith(begin) for name in labels)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How a node is paid for, and where it draws its power."""
+
+    region: str = ""
+    capacity: CapacityType = CapacityType.ON_DEMAND
+    cloud: str = ""
+
+
+def place_of(labels: Mapping[str, str]) -> Place:
+    """That of the node with these labels."""
+    return Place(region_of(labels), capacity_of(labels), cloud_of(labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +125,17 @@ class PriceBook:
         """
         if capacity is not CapacityType.ON_DEMAND and (own := _best(model, region, self._rented(capacity))):
             return own.of(model)
-        found = _best(model, region, [*self.owned, *self._rented(CapacityType.ON_DEMAND)])
+        found = self._usual(model, region)
         usd = found.of(model) if found else model.usd_per_hour
         return usd * self.spot_share if capacity is CapacityType.SPOT else usd
+
+    def pue(self, model: BoardModel, place: Place) -> float:
+        """By how much the building adds to what hosts draw: as the entry of owned boards says, else as usual there."""
+        found = self._usual(model, place.region)
+        return found.pue if isinstance(found, Owned) else PUE.get(place.cloud, USUAL_PUE)
+
+    def _usual(self, model: BoardModel, region: str) -> Price | Owned | None:
+        return _best(model, region, [*self.owned, *self._rented(CapacityType.ON_DEMAND)])
 
     def _rented(self, capacity: CapacityType) -> list[Price]:
         return [price for price in self.prices if price.capacity is capacity]

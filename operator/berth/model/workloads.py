@@ -10,6 +10,7 @@ from fractions import Fraction
 from berth.model.failures import Failures, Pace, Restart
 from berth.model.losses import NO_LOSSES, Losses
 from berth.model.reasons import Verdict
+from berth.model.usage import NO_USAGE, Usage
 
 
 class Kind(StrEnum):
@@ -297,6 +298,7 @@ class Workload:
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
     losses: Losses = NO_LOSSES  # what stopping its attempts cost so far
+    usage: Usage = NO_USAGE  # what it used so far, as last written down
     saves: bool = False  # whether it says where it saves checkpoints
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
     saved_for: str = ""  # id of the save request that this checkpoint answers; "": of none
