@@ -15,6 +15,7 @@ from berth.api.config import ConfigError, load
 from berth.cli.agent import agent
 from berth.cli.bench import bench
 from berth.cli.carbon import carbon
+from berth.cli.cost import cost
 from berth.cli.drain import drain, undrain
 from berth.cli.explain import explain
 from berth.cli.logs import configure
@@ -60,6 +61,7 @@ def operator(
 
 app.command()(agent)
 app.command()(carbon)
+app.command()(cost)
 app.command()(drain)
 app.command()(explain)
 app.command()(queue)
