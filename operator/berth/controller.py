@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,21 @@ from berth.control.cycle import Cycle
 from berth.control.events import Recorder
 from berth.control.keeping import Keeper
 from berth.control.meter import Meter
-from berth.control.observe import Convert, Observer
+from berth.control.observe import Convert, Observer, board_of
 from berth.control.outlooks import Outlooks, Prices
 from berth.control.partition import Partitioner, Partitions
 from berth.control.picture import Picture, Raw
 from berth.control.ports import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS, ApiError, Resource
+from berth.control.price_feed import Books, PriceFeed
 from berth.control.progress import Desk, is_training
 from berth.control.rates import Rates
 from berth.control.validate import Validator
+from berth.model.gpus import BoardModel
 from berth.model.nodes import Way
-from berth.model.prices import PriceBook
+from berth.model.prices import Place, PriceBook, place_of
 from berth.planning.carbon import Outlook
 from berth.planning.plan import plan
-from berth.sources import feed
+from berth.sources import feed, prices
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,10 @@ RETRY_SECONDS = 1.0
 OWN_POD_SECONDS = 1.0  # between two looks at whether the own pod is to end
 FIRST_LOOK_SECONDS = 15.0  # that the first plan waits for carbon sources at most
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+Told = Outlooks | Prices | PriceFeed
+"""What keeps the plan told of something."""
 
 
 @dataclass
@@ -131,18 +137,25 @@ class Operator:
                 await lease.release()
 
     @asynccontextmanager
-    async def _outlooks(self) -> AsyncIterator[list[Outlooks | Prices]]:
+    async def _outlooks(self) -> AsyncIterator[list[Told]]:
         """What keeps the plan told of carbon and prices, as far as the configuration names sources."""
-        config, found = self.config, list[Outlooks | Prices]()
-        if config.prices_file:
-            found.append(Prices(PriceFile(Path(config.prices_file), price_book), self._tell_prices))
-        if not config.carbon.told:
+        config, found, books = self.config, list[Told](), Books(self._tell_prices)
+        async with AsyncExitStack() as stack:
+            if config.prices_file:
+                found.append(Prices(PriceFile(Path(config.prices_file), price_book), books.take_filed))
+            if config.prices.source != "none":
+                live = prices(config.prices, self._places, books.take_live, self.metrics.prices_age.set)
+                found.append(await stack.enter_async_context(live))
+            if config.carbon.told:
+                known = await stack.enter_async_context(feed(config.carbon, None))
+                outlooks = Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks)
+                self.meter.intensity = outlooks.intensity
+                found.append(outlooks)
             yield found
-            return
-        async with feed(config.carbon, None) as known:
-            outlooks = Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks)
-            self.meter.intensity = outlooks.intensity
-            yield [*found, outlooks]
+
+    def _places(self) -> Mapping[str, tuple[BoardModel, Place]]:
+        named = ((node.meta.name, node.meta.labels) for node in self.picture.nodes)
+        return {name: (board, place_of(labels)) for name, labels in named if (board := board_of(labels))}
 
     def _tell_prices(self, book: PriceBook) -> None:
         self.cycle.policy = replace(self.cycle.policy, prices=book)
@@ -152,7 +165,7 @@ class Operator:
         self.cycle.observer.outlooks = outlooks
         self.cycle.wake()
 
-    async def _act(self, lease: Lease, stop: asyncio.Event, outlooks: Sequence[Outlooks | Prices]) -> None:
+    async def _act(self, lease: Lease, stop: asyncio.Event, outlooks: Sequence[Told]) -> None:
         stop_kopf = asyncio.Event()
         tasks = [asyncio.create_task(lease.hold(), name="lease")]
         tasks += [asyncio.create_task(r.run(), name=f"watch-{r.resource.plural}") for r in self.reflectors]
@@ -183,7 +196,7 @@ class Operator:
                 stop.set()
             await asyncio.sleep(OWN_POD_SECONDS)
 
-    async def _plan(self, outlooks: Sequence[Outlooks | Prices]) -> None:
+    async def _plan(self, outlooks: Sequence[Told]) -> None:
         """Plan only on a whole picture: what is not seen yet would look like free room, or like hours all alike."""
         while not await self._resync():  # noqa: ASYNC110 - it asks again, nothing tells us
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,13 +1,14 @@
-"""From the configuration to a feed of carbon intensity."""
+"""From the configuration to feeds of carbon intensity and of prices."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 from kubernetes.config import ConfigException
@@ -17,16 +18,21 @@ from berth.adapters.carbon.hours import HoursFile
 from berth.adapters.carbon.store import FolderStore
 from berth.adapters.carbon.web import Web
 from berth.adapters.kube import connect
-from berth.api.config import CarbonSetting
+from berth.adapters.prices import FileStore, OpenCost, PriceUrl
+from berth.api.config import CarbonSetting, PricesSetting
+from berth.api.price_book import price_book
 from berth.control.carbon_feed import CarbonFeed, FeedRules
-from berth.control.ports import CarbonSource, Silent
+from berth.control.ports import CarbonSource, PriceSource, Silent
+from berth.control.price_feed import PriceFeed, PriceRules
 from berth.model.carbon import CarbonForecast
+from berth.model.gpus import BoardModel
+from berth.model.prices import Place, PriceBook
 
 
 @asynccontextmanager
 async def feed(setting: CarbonSetting, kubeconfig: str | None) -> AsyncIterator[CarbonFeed]:
     """The feed that a configuration describes."""
-    kept = Path(setting.kept_folder) if setting.kept_folder else _usual_folder()
+    kept = Path(setting.kept_folder) if setting.kept_folder else _usual_folder() / "carbon"
     rules = FeedRules(
         setting.poll_seconds,
         setting.stale_seconds,
@@ -72,6 +78,36 @@ def _told_directly(setting: CarbonSetting, session: aiohttp.ClientSession) -> Ca
             return None
 
 
+@asynccontextmanager
+async def prices(
+    setting: PricesSetting,
+    nodes: Callable[[], Mapping[str, tuple[BoardModel, Place]]],
+    tell: Callable[[PriceBook], None],
+    aged: Callable[[float], None],
+) -> AsyncIterator[PriceFeed]:
+    """The feed of live prices that a configuration describes; `nodes` are those with boards, by name."""
+    folder = Path(setting.kept_folder) if setting.kept_folder else _usual_folder() / "prices"
+    rules = PriceRules(setting.poll_seconds, setting.stale_seconds, setting.timeout_seconds)
+    timeout = aiohttp.ClientTimeout(total=setting.timeout_seconds)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        store = FileStore(folder / "prices.json")
+        source = _price_source(setting, session, nodes)
+        yield PriceFeed(source, setting.url, store, tell, aged, time.time, random.random, rules)
+
+
+def _price_source(
+    setting: PricesSetting,
+    session: aiohttp.ClientSession,
+    nodes: Callable[[], Mapping[str, tuple[BoardModel, Place]]],
+) -> PriceSource:
+    if setting.source == "openCost":
+        return OpenCost(Web(session, setting.url.rstrip("/")), nodes)
+    parts = urlsplit(setting.url)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    folder = Path(setting.credentials_folder) if setting.credentials_folder else None
+    return PriceUrl(Web(session, f"{parts.scheme}://{parts.netloc}"), path, price_book, folder)
+
+
 class _Absent:
     """A source that can't be reached at all: what is known without it still serves."""
 
@@ -84,4 +120,4 @@ class _Absent:
 
 
 def _usual_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "berth" / "carbon"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "berth"

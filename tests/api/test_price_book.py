@@ -157,3 +157,17 @@ async def test_books_that_can_not_be_had_are_told_of(tmp_path: Path) -> None:
                 await PriceUrl(web, "/prices", price_book).book()
         with pytest.raises(Denied, match="No such file"):
             await PriceUrl(web, "/prices", price_book, tmp_path).book()
+
+
+def test_live_prices_replace_those_of_the_file_for_the_same_and_no_others() -> None:
+    file = price_book(BOOK, "book")
+    live = PriceBook((Price("H100", 1.0, "us-east-1"), Price("h100", 9.0)))
+    found = live.over(file)
+    kept = [
+        price
+        for price in file.prices
+        if (price.model, price.region, price.capacity)
+        not in {("H100", "us-east-1", ON_DEMAND), ("H100", "", ON_DEMAND)}
+    ]
+    assert found == PriceBook((*live.prices, *kept), file.owned, file.spot_share)
+    assert PriceBook().over(file) == file

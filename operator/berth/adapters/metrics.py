@@ -77,6 +77,9 @@ class Metrics:
         self.boards = Gauge(
             "berth_queue_gpus", "Boards by queue and quota name", ["queue", "model", "state"], registry=registry
         )
+        self.prices_age = Gauge(
+            "berth_prices_age_seconds", "Since a source of live prices last told them", registry=registry
+        )
         self.silence = Gauge(
             "berth_watch_last_event_age_seconds", "Since a watch was last heard", ["resource"], registry=registry
         )

@@ -177,6 +177,26 @@ class CarbonSetting(Section):
         return self.source != "none" or any(zone.grams_per_kwh is not None for zone in self.zones)
 
 
+class PricesSetting(Section):
+    """Where prices are asked for. What they lack is as in `prices_file`, else at list price."""
+
+    source: Literal["none", "json", "openCost"] = "none"
+    url: str = ""  # of a price book in JSON, or of OpenCost's API
+    credentials_folder: str = ""  # for json: a mounted Secret with `token`, a bearer token; "": it needs none
+    kept_folder: str = ""  # what was told is kept here over restarts; "": ~/.cache/berth/prices
+    poll_seconds: Seconds = 900.0  # it is asked at most so often
+    stale_seconds: Seconds = 86400.0  # prices older than that are called stale
+    timeout_seconds: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _says_where(self) -> PricesSetting:
+        if self.source != "none" and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"source: {self.source} needs a url, such as http://opencost.opencost:9003")
+        if self.source == "none" and self.url:
+            raise ValueError("url is asked for nothing: set source to json or openCost")
+        return self
+
+
 class Config(BaseSettings):
     """Everything that can be set. Times are in seconds."""
 
@@ -200,6 +220,7 @@ class Config(BaseSettings):
     elastic: ElasticSetting = ElasticSetting()
     carbon: CarbonSetting = CarbonSetting()
     prices_file: str = ""  # of what boards cost (YAML); "": they cost their list prices
+    prices: PricesSetting = PricesSetting()
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     leader_election: LeaderElection = LeaderElection()

@@ -46,6 +46,18 @@ class _Pause:
     problem: str = ""
 
 
+def pause_seconds(failures: int, error: SourceError, chance: float) -> float:
+    """When to ask again after so many failures: the pause doubles, half of it is chance; not before a source says so.
+
+    >>> pause_seconds(0, Silent("no answer"), 1.0), pause_seconds(1, Busy("later", 90.0), 0.0)
+    (30.0, 90.0)
+    """
+    seconds = min(LONGEST_PAUSE, FIRST_PAUSE * float(2 ** min(failures, MOST_DOUBLINGS))) * (0.5 + chance / 2)
+    if isinstance(error, Busy) and error.retry_after_seconds is not None:
+        seconds = max(seconds, error.retry_after_seconds)
+    return seconds
+
+
 class CarbonFeed:
     """Asks a source for each zone at most once in `poll_seconds`, one request at a time, less often while it fails.
 
@@ -112,10 +124,7 @@ class CarbonFeed:
             self.store.save(zone, self._known[zone])
 
     def _failed(self, pause: _Pause, error: SourceError) -> None:
-        """Ask again after a pause that doubles, of which a random half is left out; not before a source says so."""
         assert self.source is not None
-        seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(pause.failures, MOST_DOUBLINGS)) * (0.5 + self.chance() / 2)
-        if isinstance(error, Busy) and error.retry_after_seconds is not None:
-            seconds = max(seconds, error.retry_after_seconds)
+        seconds = pause_seconds(pause.failures, error, self.chance())
         pause.until, pause.failures = self.clock() + seconds, pause.failures + 1
         pause.problem = f"{self.source.name}: {error}"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from berth.model.carbon import CarbonForecast, Known
-from berth.model.prices import PriceBook
+from berth.model.prices import KnownPrices, PriceBook
 
 Json = dict[str, Any]
 
@@ -199,6 +199,23 @@ class CarbonStore(Protocol):
 class PriceSource(Protocol):
     """Tells what boards cost."""
 
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+        ...
+
     async def book(self) -> PriceBook:
         """All prices as they are now. Raises a SourceError."""
+        ...
+
+
+class PriceStore(Protocol):
+    """Keeps the last live prices over restarts. It never raises: a store that fails only forgets."""
+
+    def load(self) -> KnownPrices | None:
+        """What was saved last, if it can be read."""
+        ...
+
+    def save(self, known: KnownPrices) -> None:
+        """Keep this instead of what was saved before."""
         ...

@@ -129,6 +129,15 @@ class PriceBook:
         usd = found.of(model) if found else model.usd_per_hour
         return usd * self.spot_share if capacity is CapacityType.SPOT else usd
 
+    def over(self, base: PriceBook) -> PriceBook:
+        """This book, and of another what it says nothing of."""
+        named = {(price.model.lower(), price.region, price.capacity) for price in self.prices}
+        owned = {(own.model.lower(), own.region) for own in self.owned}
+        rest = (p for p in base.prices if (p.model.lower(), p.region, p.capacity) not in named)
+        others = (o for o in base.owned if (o.model.lower(), o.region) not in owned)
+        share = base.spot_share if self.spot_share == SPOT_SHARE else self.spot_share
+        return PriceBook((*self.prices, *rest), (*self.owned, *others), share)
+
     def pue(self, model: BoardModel, place: Place) -> float:
         """By how much the building adds to what hosts draw: as the entry of owned boards says, else as usual there."""
         found = self._usual(model, place.region)
@@ -139,6 +148,15 @@ class PriceBook:
 
     def _rented(self, capacity: CapacityType) -> list[Price]:
         return [price for price in self.prices if price.capacity is capacity]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPrices:
+    """The last live prices."""
+
+    source: str
+    told_at: float  # seconds since the epoch
+    book: PriceBook
 
 
 def _best(model: BoardModel, region: str, entries: Iterable[Price | Owned]) -> Price | Owned | None:
