@@ -111,7 +111,7 @@ def to_workload(
         estimated_seconds=_seconds(spec.get("estimatedRuntime")) if request else None,
         max_usd_per_hour=spec.get("maxPricePerHour") if request and kind is Kind.TRAINING_JOB else None,
         deadline=from_rfc3339(spec.get("deadline")) or None if request else None,
-        carbon=_carbon(spec) if request else None,
+        carbon=to_carbon(spec) if request else None,
         checkpoints=spec.get("checkpoint") is not None,
         worked_seconds=float(status.get("workedSeconds") or 0),
         ttl_seconds=spec.get("ttlSecondsAfterFinished") if request else None,
@@ -298,7 +298,8 @@ def _kept_queue(status: Raw, attempt: Attempt | None) -> str:
     return str(status.get("queue") or "") if attempt else ""
 
 
-def _carbon(spec: Raw) -> CarbonTerms | None:
+def to_carbon(spec: Raw) -> CarbonTerms | None:
+    """What emitting less is worth, of a spec that is sound."""
     asked = spec.get("carbon")
     if not asked:
         return None

@@ -49,13 +49,15 @@ class _Owned(_Entry):
     pue: float = Field(USUAL_PUE, ge=1, le=4)
 
 
-class _Book(Section):
+class Book(Section):
+    """All prices."""
+
     spot_share: float = Field(SPOT_SHARE, gt=0, le=1)
     prices: list[_Price] = Field(default_factory=list)
     owned: list[_Owned] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _says_once(self) -> _Book:
+    def _says_once(self) -> Book:
         named = [("prices", p.model.lower(), p.region, p.capacity.value) for p in self.prices]
         named += [("owned", o.model.lower(), o.region, "") for o in self.owned]
         if twice := [entry for entry, count in Counter(named).items() if count > 1]:
@@ -63,6 +65,14 @@ class _Book(Section):
             words = " ".join(word for word in (model, capacity, f"in {region}" if region else "") if word)
             raise ValueError(f"{kind} has {words} twice: leave one of them")
         return self
+
+    def book(self) -> PriceBook:
+        """What the planner needs of it."""
+        return PriceBook(
+            tuple(Price(p.model, p.usd_per_hour, p.region, p.capacity) for p in self.prices),
+            tuple(Owned(o.model, o.usd, o.years, o.usd_per_kwh, o.region, o.pue) for o in self.owned),
+            self.spot_share,
+        )
 
 
 def price_book(text: str, file: str) -> PriceBook:
@@ -75,11 +85,6 @@ def price_book(text: str, file: str) -> PriceBook:
     if not isinstance(fields, dict):
         raise ConfigError(f"{file}: must hold prices, such as prices: [{{model: H100, usdPerHour: 6.9}}]")
     try:
-        book = _Book(**snake(fields))
+        return Book(**snake(fields)).book()
     except ValidationError as error:
         raise ConfigError(explained(error, file, root)) from error
-    return PriceBook(
-        tuple(Price(p.model, p.usd_per_hour, p.region, p.capacity) for p in book.prices),
-        tuple(Owned(o.model, o.usd, o.years, o.usd_per_kwh, o.region, o.pue) for o in book.owned),
-        book.spot_share,
-    )

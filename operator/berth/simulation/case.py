@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from berth.api.config import line_of
 from berth.api.problems import Misconfigured, first_problem, path
 from berth.planning.cohorts import Cohorts
 from berth.planning.fleet import Fleet
-from berth.simulation.machines import machines_of
+from berth.simulation.conditions import Away, Sky, absences, sky_of
+from berth.simulation.machines import EPOCH, machines_of
 from berth.simulation.scenario import Scenario
 from berth.simulation.work import Arrival, Drawing
 
@@ -31,6 +33,8 @@ class Case:
     name: str
     scenario: Scenario
     arrivals: tuple[Arrival, ...]
+    sky: Sky | None = None  # carbon intensity, where the scenario has it
+    away: Mapping[str, tuple[Away, ...]] = field(default_factory=dict)  # when spot capacity is not there, by pool
 
 
 def load(file: Path) -> Case:
@@ -60,7 +64,13 @@ def prepare(name: str, fields: Any, folder: Path) -> Case:
     nodes = {name: machine.node for name, machine in machines_of(scenario).items()}
     fleet, cohorts = Fleet(nodes, scenario.planner_policy().levels), Cohorts(scenario.planner_queues())
     drawing = Drawing(scenario, fleet, folder, cohorts)
-    return Case(name, scenario, drawing.arrivals())
+    sky = sky_of(scenario, folder, EPOCH)
+    away = {
+        pool.name: absences(pool.spot, folder, f"fleet.pools[{i}].spot")
+        for i, pool in enumerate(scenario.fleet.pools)
+        if pool.spot
+    }
+    return Case(name, scenario, drawing.arrivals(), sky, away)
 
 
 def _written(error: ValidationError) -> list[str | int]:

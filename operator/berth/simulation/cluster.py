@@ -31,7 +31,8 @@ from berth.planning.lifecycle import remembered
 from berth.planning.options import boards_of
 from berth.planning.snapshot import Snapshot
 from berth.simulation.clock import Clock
-from berth.simulation.life import Life, full_name
+from berth.simulation.conditions import Sky
+from berth.simulation.life import Life, Spell, full_name
 from berth.simulation.machines import EPOCH, Machine
 from berth.simulation.places import Place, Places
 from berth.simulation.scenario import Delays, Failure
@@ -49,6 +50,7 @@ class Cluster:
     machines: Mapping[str, Machine]
     delays: Delays = field(default_factory=Delays)
     queues: Mapping[str, Queue] = field(default_factory=dict)
+    sky: Sky | None = None  # carbon intensity, where it is known
     wake: Callable[[], None] = lambda: None
     lives: dict[str, Life] = field(default_factory=dict)  # by uid: all that is not over
     over: list[Life] = field(default_factory=list)
@@ -95,6 +97,7 @@ class Cluster:
             queues=self.queues,
             holding=dict(self._places.holding),
             observed=dict.fromkeys(self._reporting, now),  # agents report every change at once
+            outlooks=self.sky.outlooks(now) if self.sky else {},
         )
 
     def carry_out(self, plan: Plan) -> None:
@@ -131,7 +134,10 @@ class Cluster:
             case Stop():
                 self._stop(life, action)
             case Release():
-                life.workload = replace(life.workload, attempt=None, pods=(), started_at=0.0)
+                self._note_spell(life, action.reason)
+                w = life.workload
+                worked = w.worked_seconds + (max(0.0, w.saved_at - w.started_at) if w.started_at else 0.0)
+                life.workload = replace(w, attempt=None, pods=(), started_at=0.0, worked_seconds=worked)
                 self.waiting.add(action.ref.uid)
                 self.wake()
             case Finish():
@@ -190,6 +196,9 @@ class Cluster:
         claim, resized = action.gives_way_to or w.gave_way_to, action.resize or w.resized
         life.workload = replace(life.workload, gave_way_to=claim, resized=resized)
         life.evictions += 1
+        if life.arrival.saves_every is not None and life.ready_since is not None:  # it saves when it is told to stop
+            life.save(self.clock.now - life.ready_since)
+            self._rest(life)
         life.ready_since = None
         self.evictions[action.reason] += 1
         self.clock.after(self.delays.termination, partial(self._clear, action.ref.uid, action.number))
@@ -250,10 +259,30 @@ class Cluster:
         self.clock.after(failure.lasting, partial(self._turn, failure.node, ready=True))
         if failure.lasting < self.delays.node_loss:
             return
-        for life in self._lives_on(failure.node):
+        self._break(failure.node)
+        self.clock.after(self.delays.node_loss, partial(self._lose, failure.node))
+
+    def warn(self, node: str, deadline: float) -> None:
+        """A spot node says that it is taken back then."""
+        self.machines[node].warn(deadline)
+        self._touch(node)
+        self.wake()
+
+    def withdraw(self, node: str, seconds: float) -> None:
+        """It is taken back, with all that still runs there; another takes its place after so long."""
+        self._turn(node, ready=False)
+        self._break(node)
+        self._lose(node)
+        self.clock.after(seconds, partial(self._turn, node, ready=True))
+
+    def _break(self, node: str) -> None:
+        """The jobs that run on a node stop there, and go on from their last periodic save."""
+        for life in self._lives_on(node):
+            if life.is_job and life.ready_since is not None and (saved := life.saved_seconds(self.clock.now)):
+                self._count_useful(life, saved)
+                life.save(saved)
             if life.is_job:
                 life.broken, life.ready_since = True, None
-        self.clock.after(self.delays.node_loss, partial(self._lose, failure.node))
 
     def _turn(self, node: str, *, ready: bool) -> None:
         self.machines[node].turn(ready=ready)
@@ -357,8 +386,20 @@ class Cluster:
         life.started_at = now if life.started_at is None else life.started_at
         if w.attempt is not None:
             life.workload = replace(w, started_at=EPOCH + now)
+            self._save_later(life, w.attempt.number)
             if life.run_seconds is not None:
                 self.clock.after(life.run_seconds, partial(self._succeed, w.ref.uid, w.attempt.number))
+
+    def _save_later(self, life: Life, number: int) -> None:
+        if life.arrival.saves_every is not None:
+            self.clock.after(life.arrival.saves_every, partial(self._note_save, life.workload.ref.uid, number))
+
+    def _note_save(self, uid: str, number: int) -> None:
+        """A periodic save is durable: the planner hears of it."""
+        life = self.lives.get(uid)
+        if life is not None and life.ready_since is not None and life.workload.attempts_made == number:
+            life.workload = replace(life.workload, saved_at=EPOCH + self.clock.now)
+            self._save_later(life, number)
 
     def _succeed(self, uid: str, number: int) -> None:
         """All workers of an attempt end well, unless it was stopped meanwhile."""
@@ -393,6 +434,8 @@ class Cluster:
 
     def _leave(self, life: Life, outcome: str) -> None:
         uid = life.workload.ref.uid
+        if life.is_job:
+            self._note_spell(life, "")
         del self.lives[uid]
         self.waiting.discard(uid)
         life.outcome = outcome
@@ -405,21 +448,39 @@ class Cluster:
     # What it is counted by
 
     def settle(self) -> None:
-        """Count what runs at the end as useful so far."""
+        """Count what runs at the end as useful so far, and what is held."""
         for life in self.lives.values():
             self._rest(life)
+            if life.is_job and life.workload.attempt is not None:
+                self._note_spell(life, "")
+            for pod in () if life.is_job else life.workload.pods:
+                self._note_replica(life, pod)
+
+    def _note_spell(self, life: Life, reason: str) -> None:
+        life.spells.append(Spell(life.workload, EPOCH + self.clock.now, reason))
+
+    def _note_replica(self, life: Life, pod: Pod) -> None:
+        if pod.name in life.bound_at:
+            held = replace(pod, created=EPOCH + life.bound_at[pod.name])
+            life.spells.append(Spell(replace(life.workload, pods=(held,)), EPOCH + self.clock.now))
 
     def _rest(self, life: Life) -> None:
         """A run that lost nothing ends, or pauses."""
-        device = life.device
-        if life.ready_since is not None and device is not None:
-            boards = float(boards_of(device, self._models[device.model])) * life.members
-            self.useful_board_seconds += boards * (self.clock.now - life.ready_since)
+        if life.ready_since is not None:
+            self._count_useful(life, self.clock.now - life.ready_since)
         life.ready_since = None
+
+    def _count_useful(self, life: Life, seconds: float) -> None:
+        device = life.device
+        if device is not None:
+            boards = float(boards_of(device, self._models[device.model])) * life.members
+            self.useful_board_seconds += boards * seconds
 
     def _remove(self, life: Life, which: Callable[[Pod], bool]) -> None:
         for pod in life.workload.pods:
             if which(pod):
+                if not life.is_job:
+                    self._note_replica(life, pod)
                 self._free(pod)
         life.drop(which)
 

@@ -11,6 +11,15 @@ from berth.simulation.machines import EPOCH
 from berth.simulation.work import NAMESPACE, Arrival
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """What was held for a while: by an attempt that ended, or by a replica of a service."""
+
+    workload: Workload  # as it was just before
+    until: float  # by the planner's clock
+    reason: str = ""  # why the attempt was stopped; "": it was not
+
+
 @dataclass
 class Life:
     """What the planner sees of a workload, and what became of it. Times are seconds since the start."""
@@ -25,6 +34,8 @@ class Life:
     ready_since: float | None = None  # since when all members have been ready
     broken: bool = False  # a member's node is dead, so that the live attempt does not end by itself
     bound_at: dict[str, float] = field(default_factory=dict)  # by pod
+    done: float = 0.0  # the part of its work that is saved
+    spells: list[Spell] = field(default_factory=list)  # what it held, attempt by attempt or pod by pod
 
     @classmethod
     def of(cls, arrival: Arrival) -> Life:
@@ -38,6 +49,11 @@ class Life:
             queue=queue,
             priority=priority,
             estimated_seconds=arrival.estimate,
+            deadline=None if arrival.deadline is None else EPOCH + arrival.at + arrival.deadline,
+            carbon=arrival.carbon,
+            max_usd_per_hour=arrival.max_usd_per_hour,
+            checkpoints=arrival.saves_every is not None,
+            saves=arrival.saves_every is not None,
         )
         return cls(arrival, workload)
 
@@ -53,9 +69,26 @@ class Life:
 
     @property
     def run_seconds(self) -> float | None:
-        """How long its attempt runs with the workers that it has; None: to the end."""
+        """How long its attempt runs with the workers that it has, from its last save on; None: to the end."""
+        whole = self._whole_seconds
+        return None if whole is None else whole * (1 - self.done)
+
+    @property
+    def _whole_seconds(self) -> float | None:
         duration = self.arrival.duration
         return None if duration is None else duration * self.arrival.request.workers / self.members
+
+    def save(self, ran: float) -> None:
+        """So many seconds of the attempt are saved, which has run since `ready_since`."""
+        assert self.ready_since is not None
+        if self._whole_seconds:
+            self.done = min(1.0, self.done + ran / self._whole_seconds)
+        self.workload = replace(self.workload, saved_at=EPOCH + self.ready_since + ran)
+
+    def saved_seconds(self, now: float) -> float:
+        """How much of what it runs at that moment its periodic saves hold."""
+        every = self.arrival.saves_every
+        return (now - self.ready_since) // every * every if every and self.ready_since is not None else 0.0
 
     @property
     def device(self) -> Device | None:

@@ -8,7 +8,7 @@ from random import Random
 
 from berth.model.boards import Board
 from berth.model.gpus import WHOLE_BOARD, BoardModel
-from berth.model.nodes import BoardLayout, Node, Progress, Relayout, Trouble, Way
+from berth.model.nodes import BoardLayout, Interruption, Node, Progress, Relayout, Trouble, Way
 from berth.model.resources import parse_quantity
 from berth.planning.layouts import layout_for
 from berth.simulation.scenario import Pool, Scenario
@@ -17,7 +17,8 @@ Piece = tuple[int, int]
 """A board's number, and the first memory slice of an instance on it; WHOLE for the board itself."""
 
 WHOLE = -1
-EPOCH = 1_000_000.0  # the planner's clock at the start, in seconds: to it, 0 means "not yet"
+SPOT_INTERRUPTION = "SpotInterruption"  # the reason of what is stopped since its node is taken back
+EPOCH = 12 * 24 * 3600.0  # the planner's clock at the start, a midnight: to it, 0 means "not yet"
 
 
 @dataclass
@@ -68,7 +69,11 @@ class Machine:
 
     def turn(self, *, ready: bool) -> None:
         """The node goes down, or comes back."""
-        self.node = replace(self.node, ready=ready)
+        self.node = replace(self.node, ready=ready, interruption=None)
+
+    def warn(self, deadline: float) -> None:
+        """The node says that it will be taken back at that moment, in seconds since the start."""
+        self.node = replace(self.node, interruption=Interruption(SPOT_INTERRUPTION, "the scenario", EPOCH + deadline))
 
     def begin(self, relayout: Relayout) -> None:
         """A re-layout is under way: the node offers already what it will have."""
@@ -161,6 +166,7 @@ def _labels(pool: Pool, name: str, ordinal: int) -> dict[str, str]:
         "network.topology.nvidia.com/leaf": _domain(pool, "leaf", leaf),
         "berth.dev/rack": _domain(pool, "rack", rack),
         "nvidia.com/gpu.clique": _domain(pool, "clique", rack) if place.clique else "",
+        "karpenter.sh/capacity-type": "spot" if pool.spot else "",
     }
     return {key: value for key, value in named.items() if value} | pool.labels
 

@@ -12,8 +12,9 @@ from berth.model.reasons import Verdict
 from berth.planning.cohorts import Cohorts
 from berth.simulation.case import Case
 from berth.simulation.cluster import Cluster
+from berth.simulation.costs import Costs, as_data, summary
 from berth.simulation.life import Life
-from berth.simulation.machines import Machine
+from berth.simulation.machines import EPOCH, Machine
 from berth.simulation.usable import Fragmentation
 
 BUCKETS = 480  # points of a series: more would not show in a plot
@@ -126,13 +127,18 @@ class Meter:
         scenario = self._case.scenario
         lives = sorted([*self._cluster.over, *self._cluster.lives.values()], key=lambda life: life.arrival.at)
         totals = dict(zip(CHANNELS, self._sums.sum(axis=0).tolist(), strict=True))
+        reckoner = Costs.of(self._case, self._cluster.machines)
+        used = [reckoner.amounts(life) for life in lives]
         return Result(
             name=self._case.name,
             seed=scenario.seed,
             horizon_seconds=scenario.horizon,
-            summary=self._summary(lives, totals, cycles),
+            summary=self._summary(lives, totals, cycles) | {"cost": summary(lives, used, scenario.horizon)},
             series=self._series(),
-            workloads=[_told(life, scenario.horizon, verdicts) for life in lives],
+            workloads=[
+                _told(life, scenario.horizon, verdicts) | as_data(amounts)
+                for life, amounts in zip(lives, used, strict=True)
+            ],
         )
 
     def _summary(self, lives: Sequence[Life], totals: Mapping[str, float], cycles: int) -> dict[str, Any]:
@@ -239,6 +245,8 @@ def _told(life: Life, horizon: float, verdicts: Mapping[str, Verdict]) -> dict[s
     times = {"placedAt": life.placed_at, "startedAt": life.started_at, "endedAt": life.ended_at}
     told: dict[str, Any] = {"name": arrival.name, "kind": arrival.kind.value, "arrivedAt": _round(arrival.at)}
     told |= {key: None if at is None else _round(at) for key, at in times.items()}
+    if life.workload.deadline is not None:
+        told["deadlineAt"] = _round(life.workload.deadline - EPOCH)
     told |= {"waitedSeconds": _round(_wait(life, horizon)), "evictions": life.evictions, "outcome": life.outcome}
     if life.placed_at is None and verdict is not None:
         told |= {"reason": verdict.reason, "message": verdict.message}

@@ -35,6 +35,12 @@ ROWS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("  of", lambda s: f"{s['boardHours']['installed']:,.0f}"),
     ("list price of what was allocated", lambda s: f"${s['usd']['held']:,.0f}"),
     ("  of what was idle", lambda s: f"${s['usd']['idle']:,.0f}"),
+    ("cost, by the scenario's prices", lambda s: f"${s['cost']['usd']:,.0f}"),
+    ("  if started at once, on demand", lambda s: f"${s['cost']['onDemandUsd']:,.0f}"),
+    ("energy", lambda s: f"{s['cost']['kWh']:,.0f} kWh"),
+    ("CO2e", lambda s: _kilograms(s["cost"]["kgCO2e"])),
+    ("  if started at once, on demand", lambda s: _kilograms(s["cost"]["onDemandKgCO2e"])),
+    ("deadlines missed", lambda s: f"{s['cost']['deadlines']['missed']:,} of {s['cost']['deadlines']['due']:,}"),
     ("plans made", lambda s: f"{s['cycles']:,}"),
 )
 
@@ -55,6 +61,10 @@ def table(results: Sequence[Result]) -> Table:
 def _part(summary: Summary, queue: str) -> str:
     told = summary["queues"].get(queue)
     return f"{percent(told['part'])} ({percent(told['due'])} due)" if told else "–"
+
+
+def _kilograms(kg: float | None) -> str:
+    return "–" if kg is None else f"{kg:,.1f} kg"
 
 
 def duration(seconds: float) -> str:

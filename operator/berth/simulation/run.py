@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from berth.model.carbon import HOUR_SECONDS
 from berth.planning.actions import Plan
 from berth.planning.plan import plan
 from berth.planning.snapshot import Policy
@@ -55,6 +56,16 @@ class Operator:
             self.wake()
 
 
+def _schedule_spot(cluster: Cluster, case: Case) -> None:
+    """All nodes of a pool are warned of and taken back when its capacity goes."""
+    for pool in case.scenario.fleet.pools:
+        for at, seconds in case.away.get(pool.name, ()):
+            for node in pool.node_names():
+                if at > 0 and pool.spot:
+                    cluster.clock.at(max(0.0, at - pool.spot.notice), partial(cluster.warn, node, at))
+                cluster.clock.at(at, partial(cluster.withdraw, node, seconds))
+
+
 def simulate(case: Case, watch: Watch = lambda cluster: None, policy: Policy | None = None) -> Result:
     """Run a case to its horizon. `watch` is shown the cluster after every event.
 
@@ -62,9 +73,12 @@ def simulate(case: Case, watch: Watch = lambda cluster: None, policy: Policy | N
     """
     scenario = case.scenario
     clock = Clock()
-    cluster = Cluster(clock, machines_of(scenario), scenario.delays, scenario.planner_queues())
+    cluster = Cluster(clock, machines_of(scenario), scenario.delays, scenario.planner_queues(), case.sky)
     operator = Operator(cluster, policy or scenario.planner_policy(), scenario.config.cycle_debounce_seconds)
     cluster.wake = operator.wake
+    _schedule_spot(cluster, case)
+    for hour in range(1, int(scenario.horizon // HOUR_SECONDS) + 1 if case.sky else 0):
+        clock.at(hour * HOUR_SECONDS, operator.wake)  # another forecast
     for arrival in case.arrivals:
         clock.at(arrival.at, partial(cluster.arrive, arrival))
     for failure in scenario.failures:

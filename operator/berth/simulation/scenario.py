@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +14,13 @@ from pydantic.alias_generators import to_camel
 from berth.api.common import Gpus, Parallelism, QueueName
 from berth.api.config import Config, Section, snake
 from berth.api.convert import to_queue
+from berth.api.price_book import Book
 from berth.api.queue import QueueSpec
 from berth.api.schema import Fields
+from berth.api.terms import Carbon, Spot
 from berth.api.training_job import MOST_WORKERS, Elastic, Topology
 from berth.model.gpus import MODELS, BoardModel
+from berth.model.prices import PriceBook
 from berth.model.resources import duration_seconds, parse_quantity
 from berth.model.workloads import Queue
 from berth.planning.layouts import layout_for
@@ -25,6 +29,7 @@ from berth.planning.snapshot import Policy
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 # What the operator's configuration says of the program around the planner, which a scenario has no use for.
 _OF_THE_PROGRAM = ("log_format", "log_level", "leader_election", "metrics_port", "health_port", "mig_manager")
+_TOLD_OTHERWISE = ("carbon", "prices", "prices_file")  # by fields of the scenario's own
 
 
 def _seconds(value: Any) -> float:
@@ -84,6 +89,37 @@ class Place(Fields):
         return self
 
 
+class Away(Fields):
+    """A time in which a pool's capacity is not there."""
+
+    at: Seconds
+    """When it is taken back."""
+    lasting: Seconds = Field(alias="for")
+    """For how long."""
+
+
+class SpotWindows(Fields):
+    """When spot capacity is there: exactly one of away and trace. All nodes of the pool come and go together."""
+
+    away: list[Away] | None = None
+    """When it is not. Else it is."""
+    trace: str | None = None
+    """File beside the scenario, gzipped where its name ends in .gz: lines of JSON with `pool`, `window`, `gap_seconds`
+    and `available`, a list of 0 and 1. After its end the capacity stays as it was seen last."""
+    pool: str | None = None
+    """Which pool of the file. Absent: the first that has the window."""
+    window: int = Field(0, ge=0)
+    """Which window of the file."""
+    notice: Seconds = 120.0
+    """How long before nodes are taken back they say so."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> SpotWindows:
+        if (self.away is None) == (self.trace is None):
+            raise ValueError("set exactly one of away (a list of times) and trace (a file)")
+        return self
+
+
 class Pool(Fields):
     """Nodes that are alike, named `<name>-0`, `<name>-1` and so on."""
 
@@ -109,6 +145,8 @@ class Pool(Fields):
     """Where the nodes stand."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Further labels of each node."""
+    spot: SpotWindows | None = None
+    """That its nodes are spot capacity, and when they are there. Absent: they are on demand, or as labels say."""
 
     @property
     def board(self) -> BoardModel:
@@ -156,6 +194,19 @@ class NamedQueue(QueueSpec):
     """Name of the queue."""
 
 
+class Saves(Fields):
+    """That a job saves its state, beside its work, and goes on from there. It also saves when it is told to stop."""
+
+    every: Seconds
+    """From one save to the next: so much is lost, at most, when a node goes without notice."""
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> Saves:
+        if not self.every:
+            raise ValueError("every: must be more than 0")
+        return self
+
+
 class Shape(Fields):
     """What one workload asks for, in the words of TrainingJob and InferenceService."""
 
@@ -182,6 +233,16 @@ class Shape(Fields):
     """Value of its PriorityClass: higher is served first."""
     estimated_runtime: Seconds | None = None
     """How long its user says that it runs. Absent: nothing is said."""
+    deadline: Seconds | None = None
+    """How long after its arrival a TrainingJob has to be done. Absent: whenever."""
+    spot: Spot = "Allow"
+    """Whether a TrainingJob may run on spot capacity."""
+    carbon: Carbon | None = None
+    """What emitting less is worth to a TrainingJob."""
+    max_price_per_hour: float | None = Field(None, ge=0)
+    """Dollars per hour that all boards of a TrainingJob may cost."""
+    checkpoint: Saves | None = None
+    """That a TrainingJob saves its state. Absent: it begins anew when it is stopped."""
 
     @model_validator(mode="after")
     def _members_of_its_kind(self) -> Shape:
@@ -189,8 +250,9 @@ class Shape(Fields):
         if (self.replicas if job else self.workers) is not None:
             wrong, right = ("replicas", "workers") if job else ("workers", "replicas")
             raise ValueError(f"{wrong} is no field of {self.kind}: use {right}")
-        if self.elastic is not None and not job:
-            raise ValueError("elastic is no field of InferenceService: leave it out")
+        of_jobs = ("elastic", "deadline", "carbon", "max_price_per_hour", "checkpoint")
+        if not job and (none := [name for name in of_jobs if getattr(self, name) is not None]):
+            raise ValueError(f"{to_camel(none[0])} is no field of InferenceService: leave it out")
         return self
 
     @property
@@ -335,8 +397,9 @@ class Delays(Fields):
 
 def _of_the_planner() -> type[Section]:
     """The fields of the operator's configuration that planning depends on, whichever there are."""
+    others = (*_OF_THE_PROGRAM, *_TOLD_OTHERWISE)
     fields: dict[str, Any] = {
-        name: (field.annotation, field) for name, field in Config.model_fields.items() if name not in _OF_THE_PROGRAM
+        name: (field.annotation, field) for name, field in Config.model_fields.items() if name not in others
     }
     return create_model("PolicySettings", __base__=Section, **fields)
 
@@ -345,6 +408,26 @@ if TYPE_CHECKING:
     PolicySettings = Section
 else:
     PolicySettings = _of_the_planner()
+
+
+class SeriesZone(Fields):
+    """A column of a series, and where it holds."""
+
+    zone: str
+    """Name of the column."""
+    regions: list[str] = Field(default_factory=list)
+    """Regions of nodes that lie in it. Absent: the one of the same name."""
+
+
+class CarbonSeries(Fields):
+    """Carbon intensity hour by hour. Forecasts of 96 hours say the same: they are never wrong."""
+
+    file: str
+    """CSV beside the scenario, gzipped where its name ends in .gz: `datetime_utc`, then gCO2eq/kWh of each zone."""
+    begins: str | None = None
+    """The hour of the file at which the scenario starts, such as 2022-01-01T00:00Z. Absent: its first."""
+    zones: list[SeriesZone] = Field(min_length=1)
+    """The columns that are read."""
 
 
 class Scenario(Fields):
@@ -362,6 +445,10 @@ class Scenario(Fields):
     """Workloads one by one."""
     streams: list[Stream] = Field(default_factory=list)
     """Workloads in numbers."""
+    prices: Annotated[Book, BeforeValidator(snake)] | None = None
+    """What boards cost: a price book, in the words of docs/carbon.md. Absent: list prices."""
+    carbon: CarbonSeries | None = None
+    """Carbon intensity hour by hour. Absent: nothing is known of it."""
     failures: list[Failure] = Field(default_factory=list)
     """Nodes that go down."""
     delays: Delays = Delays()
@@ -399,7 +486,7 @@ class Scenario(Fields):
 
     def planner_policy(self) -> Policy:
         """What the planner is told."""
-        return self.config.policy()
+        return replace(self.config.policy(), prices=self.prices.book() if self.prices else PriceBook())
 
 
 def schema() -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from berth.api.convert import to_request
+from berth.api.convert import to_carbon, to_request
 from berth.api.problems import Misconfigured, first_problem, path
-from berth.model.workloads import Kind, Request
+from berth.model.workloads import CarbonTerms, Kind, Request
 from berth.planning.cohorts import Cohorts, defaults
 from berth.planning.fleet import Fleet
 from berth.planning.problems import problem_with, queue_problem
@@ -42,6 +42,10 @@ class Arrival:
     priority: int = 0
     duration: float | None = None  # seconds from when all its pods are ready; None: to the end
     estimate: float | None = None  # of these seconds, as its user states it; None: not stated
+    deadline: float | None = None  # seconds after its arrival
+    carbon: CarbonTerms | None = None
+    max_usd_per_hour: float | None = None
+    saves_every: float | None = None  # seconds; None: it saves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,10 @@ class Drawing:
             priority=shape.priority,
             duration=duration,
             estimate=estimate,
+            deadline=shape.deadline,
+            carbon=to_carbon(shape.model_dump(by_alias=True, include={"carbon"})),
+            max_usd_per_hour=shape.max_price_per_hour,
+            saves_every=shape.checkpoint.every if shape.checkpoint else None,
         )
 
     def _request(self, shape: Shape, where: Where) -> Request:
@@ -158,7 +166,7 @@ def _spec(shape: Shape) -> dict[str, Any]:
     fields = shape.model_dump(by_alias=True, exclude_none=True, include={"gpus", "parallelism", "topology", "elastic"})
     container = {"name": "main", "image": "none", "resources": {"requests": dict(shape.requests)}}
     job = shape.kind == "TrainingJob"
-    members = {"workers": shape.members} if job else {"replicas": shape.members, "port": 80}
+    members = {"workers": shape.members, "spot": shape.spot} if job else {"replicas": shape.members, "port": 80}
     return fields | members | {"template": {"spec": {"containers": [container]}}}
 
 
