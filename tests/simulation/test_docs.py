@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from berth.cli.main import app
-from berth.simulation import scenario
+from berth.simulation import pools, scenario
 
 PAGE = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text()
 NUMBER = re.compile(r" *\d[\d,.]*")  # with the blanks that right-align it
@@ -19,8 +19,9 @@ NUMBER = re.compile(r" *\d[\d,.]*")  # with the blanks that right-align it
 
 def fields() -> Iterator[str]:
     """Every field of a scenario, as it is written."""
-    for model in vars(scenario).values():
-        own = isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == scenario.__name__
+    ours = (scenario.__name__, pools.__name__)
+    for model in [*vars(scenario).values(), *vars(pools).values()]:
+        own = isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ in ours
         if own and model is not scenario.PolicySettings:
             yield from (field.alias or name for name, field in model.model_fields.items())
 

@@ -15,7 +15,8 @@ from typing import Any
 from berth.api.problems import Misconfigured
 from berth.model.carbon import HOUR_SECONDS
 from berth.planning.carbon import DAY_HOURS, Origin, Outlook
-from berth.simulation.scenario import CarbonSeries, Scenario, SpotWindows
+from berth.simulation.pools import SpotWindows
+from berth.simulation.scenario import CarbonSeries, Scenario
 
 TIME_COLUMN = "datetime_utc"
 AHEAD = 96  # hours that forecasts reach

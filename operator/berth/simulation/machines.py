@@ -11,7 +11,8 @@ from berth.model.gpus import WHOLE_BOARD, BoardModel
 from berth.model.nodes import BoardLayout, Interruption, Node, Progress, Relayout, Trouble, Way
 from berth.model.resources import parse_quantity
 from berth.planning.layouts import layout_for
-from berth.simulation.scenario import Pool, Scenario
+from berth.simulation.pools import Pool
+from berth.simulation.scenario import Scenario
 
 Piece = tuple[int, int]
 """A board's number, and the first memory slice of an instance on it; WHOLE for the board itself."""

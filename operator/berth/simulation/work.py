@@ -18,7 +18,8 @@ from berth.model.workloads import CarbonTerms, Kind, Request
 from berth.planning.cohorts import Cohorts, defaults
 from berth.planning.fleet import Fleet
 from berth.planning.problems import problem_with, queue_problem
-from berth.simulation.scenario import Lasting, Scenario, Seconds, Shape, Stream
+from berth.simulation.pools import Seconds
+from berth.simulation.scenario import Lasting, Scenario, Shape, Stream
 
 NAMESPACE = "simulated"  # of all workloads
 Where = tuple[str | int, ...]
