@@ -55,9 +55,14 @@ class Meter:
     def status(self, w: Workload, ended_by: str = "") -> Json:
         """The status fields to write beside others, with the usage until now.
 
-        `ended_by`: why the attempt that the workload still has did not end well.
+        `ended_by`: why the attempt that the workload still has did not end well. Never raises: what goes wrong here
+        must keep no status from being written.
         """
-        usage = self._service(w) if w.ref.kind is Kind.INFERENCE_SERVICE else self._job(w, ended_by)
+        try:
+            usage = self._service(w) if w.ref.kind is Kind.INFERENCE_SERVICE else self._job(w, ended_by)
+        except Exception:
+            log.exception("usage of %s/%s is not counted", w.ref.namespace, w.ref.name)
+            return {}
         return {"usage": usage_status(usage)} if usage.bought and usage != w.usage else {}
 
     async def run(self) -> None:
@@ -71,7 +76,7 @@ class Meter:
         now, due, limit = self.clock(), list[str](), asyncio.Semaphore(WRITES)
         for w in self.observer.workloads:
             if w.ref.kind is Kind.INFERENCE_SERVICE:
-                self._service(w)
+                self.status(w)
             if not w.deleting and self._written(w) and now >= self._written(w) + _pause(w.ref.uid):
                 due.append(w.ref.uid)
         self._forget()
@@ -81,8 +86,8 @@ class Meter:
         """Until when the usage of a workload is written down that uses something; 0: it uses nothing."""
         if w.ref.kind is Kind.TRAINING_JOB:
             return max(w.usage.until, w.attempt.admitted_at) if w.attempt is not None and not w.finished else 0.0
-        known = self._services[w.ref.uid].usage
-        return (w.usage.until or w.created) if known.total != w.usage.total else 0.0
+        known = self._services.get(w.ref.uid)
+        return (w.usage.until or w.created) if known and known.usage.total != w.usage.total else 0.0
 
     async def _write(self, uid: str, limit: asyncio.Semaphore) -> None:
         async with limit:
