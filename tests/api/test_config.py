@@ -137,3 +137,21 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().log_level = "debug"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("prices", "complaint"),
+    [
+        ("{source: openCost}", "source: openCost needs a url"),
+        ("{source: json, url: prices.example}", "source: json needs a url"),
+        ("{url: 'http://x'}", "set source to json or openCost"),
+        ("{source: kubecost, url: 'http://x'}", "'none', 'json' or 'openCost'"),
+        ("{source: json, url: 'http://x', pollSeconds: 0}", "prices.pollSeconds"),
+    ],
+)
+def test_sources_of_prices_that_can_not_be_asked_are_refused(tmp_path: Path, prices: str, complaint: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"prices: {prices}")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert complaint in str(caught.value)

@@ -108,6 +108,13 @@ def test_a_member_holds_its_boards_until_its_pod_ends() -> None:
     assert used(replace(w, pods=(ended, w.pods[1])), tariff()).total.gpu_hours == 6.0
 
 
+def test_a_member_without_a_node_holds_nothing() -> None:
+    w = a_run()
+    assert w.attempt is not None
+    placement = replace(w.attempt.placement, nodes=("n1", ""))
+    assert used(replace(w, attempt=replace(w.attempt, placement=placement)), tariff()).total.gpu_hours == 4.0
+
+
 def test_a_member_that_is_known_to_have_ended_and_whose_pod_is_gone_holds_nothing() -> None:
     w = a_run()
     assert w.attempt is not None

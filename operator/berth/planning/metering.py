@@ -88,8 +88,8 @@ def _members(w: Workload) -> Iterator[Member]:
     pods = {pod.index: pod for pod in sorted(w.pods, key=lambda p: p.created) if pod.attempt == attempt.number}
     for rank, node in enumerate(attempt.placement.nodes):
         pod = pods.get(rank)
-        if pod is None and rank in attempt.done:
-            continue  # it was counted when that was written down
+        if not node or (pod is None and rank in attempt.done):
+            continue  # it has no node yet; or it was counted when its end was written down
         ended = pod.ended_at if pod is not None and pod.phase in ENDED else 0.0
         yield attempt.placement.device, node, attempt.admitted_at, ended, pod
 
