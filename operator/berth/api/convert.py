@@ -19,7 +19,8 @@ from berth.api.pods import PodSpec, Template
 from berth.api.problems import Misconfigured, first_problem
 from berth.api.template import problems
 from berth.api.training_job import FIXED, TrainingJobSpec, least_step
-from berth.control.checkpoints import claim_of
+from berth.control.checkpoints import CHECKPOINT_ANNOTATION, claim_of
+from berth.control.interruptions import moment
 from berth.control.status import (
     avoid_from,
     claim_from,
@@ -133,6 +134,7 @@ def to_workload(
         saved_at=_saved_at(status),
         saved_for=str((status.get("checkpoint") or {}).get("answers") or ""),
         save_request=save_request_from(status.get("saveRequest")),
+        save_wanted_at=moment((metadata.get("annotations") or {}).get(CHECKPOINT_ANNOTATION, "")),
         listens=status.get("listens") or 0,
         grace_seconds=_grace_seconds(spec) if request else DEFAULT_GRACE_SECONDS,
         saved_step=(status.get("checkpoint") or {}).get("step"),

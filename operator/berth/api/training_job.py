@@ -472,7 +472,7 @@ class CheckpointStatus(Reported):
 
 
 class SaveRequestStatus(Reported):
-    """What the members of an attempt were asked: to save, and to go on until the attempt is stopped."""
+    """What the members of an attempt were asked: to save, and to go on until the attempt is stopped, if it is."""
 
     id: str
     """What a checkpoint that answers it names."""
@@ -480,7 +480,8 @@ class SaveRequestStatus(Reported):
     """Number of the attempt."""
     reason: str
     """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy,
-    DeadlineAtRisk or PausedForCarbon."""
+    DeadlineAtRisk or PausedForCarbon. CheckpointRequested: somebody asked for it with the annotation
+    berth.dev/checkpoint, and the attempt goes on."""
     node: str
     """The node that goes away first; empty: none does."""
     time: Timestamp
@@ -555,7 +556,7 @@ class TrainingJobStatus(Reported):
     listens: int | None = None
     """Number of the attempt whose workers ask for save requests. Absent: none did; SIGTERM is all that reaches them."""
     save_request: SaveRequestStatus | None = None
-    """The last request to save, because a node goes away or the job is to pause."""
+    """The last request to save, because a node goes away, the job is to pause, or somebody asked for it."""
     checkpoint_problem: str | None = None
     """Why the latest save failed. Absent: it did not."""
     worked_seconds: int | None = None

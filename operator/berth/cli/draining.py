@@ -15,7 +15,7 @@ from berth.control.ports import NODES, PODS, Api, Clock, Json, NotFound, Refused
 from berth.control.progress import live_attempt
 from berth.control.records import ATTEMPT_LABEL, KIND_LABEL, NAME_LABEL, UID_LABEL, whole_number
 from berth.control.status import to_rfc3339
-from berth.model.workloads import Kind
+from berth.model.workloads import CHECKPOINT_REQUESTED, Kind
 
 LOOK_SECONDS = 2.0
 LOOKS = 2  # one after the other that must find nothing: a pod may have been bound just before the node was cordoned
@@ -166,7 +166,7 @@ def training(raw: Raw, here: Sequence[Raw]) -> str:
     if status.get("stopping"):
         return f"stops ({status['stopping']}), {pods}: it may still save"
     asked = status.get("saveRequest") or {}
-    if asked and asked["attempt"] == live:
+    if asked and asked["attempt"] == live and asked["reason"] != CHECKPOINT_REQUESTED:
         if (status.get("checkpoint") or {}).get("answers") == asked["id"]:
             return f"has saved, and is stopped next, {pods}"
         return f"saves, as it was asked at {asked['time']}, {pods}"

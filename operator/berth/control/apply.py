@@ -157,9 +157,11 @@ class Applier:
     @_carry_out.register
     async def _(self, action: AskToSave, target: Target) -> None:
         asked = replace(target.workload, save_request=action.request)
-        await self._write_status(target, asked, Verdict(action.request.reason, action.message))
+        goes_on, reason = action.request.goes_on, action.request.reason
+        verdict = (target.workload.verdict if goes_on else None) or Verdict(reason, action.message)
+        await self._write_status(target, asked, verdict)
         self.ask_now(action.ref.uid)
-        self.recorder.note(action.ref, action.request.reason, action.message, warning=True)
+        self.recorder.note(action.ref, reason, action.message, warning=not goes_on)
 
     @_carry_out.register
     async def _(self, action: Stop, target: Target) -> None:

@@ -13,6 +13,7 @@ from berth.model.workloads import Placement, Ref
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT_ANNOTATION = "berth.dev/checkpoint"  # of a TrainingJob: when somebody asked it to save and to go on
 AUDIENCE = "berth.dev/progress"  # of the tokens that the endpoint takes
 PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/trainingjobs/{{name}}/progress"
 CONFIG_MAP, CA_KEY = "berth-progress-ca", "ca.crt"  # in each namespace in use

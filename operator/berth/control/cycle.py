@@ -240,7 +240,7 @@ class Cycle:
         if any(isinstance(action, Admit) for action in actions):
             return self._admitting
         asked = workload.save_request
-        saved = asked is not None and asked.id == workload.saved_for
+        saved = asked is not None and not asked.goes_on and asked.id == workload.saved_for
         if any(isinstance(action, Release) or (isinstance(action, Stop) and saved) for action in actions):
             return self._moving
         return contextlib.nullcontext()

@@ -232,16 +232,27 @@ class Attempt:
     stopping_since: float = 0.0  # when that was decided, in seconds since the epoch; 0: it was not
 
 
+CHECKPOINT_REQUESTED = "CheckpointRequested"
+"""The reason of a save request that a person made: the only one after which the gang goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class SaveRequest:
-    """All members of an attempt are to save now, and to go on: the attempt is to be stopped once they have."""
+    """All members of an attempt are to save now, and to go on; the attempt is to be stopped once they have, unless a
+    person asked.
+    """
 
     id: str  # what the checkpoint that answers it names
     attempt: int
-    reason: str  # of the interruption, such as "SpotInterruption"
+    reason: str  # of the interruption, such as "SpotInterruption", or CHECKPOINT_REQUESTED
     node: str  # the first that goes away; "": none does
     at: float  # when they were asked, in seconds since the epoch
     deadline: float = 0.0  # when the node goes; 0: nobody says
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the attempt is to go on once it has saved."""
+        return self.reason == CHECKPOINT_REQUESTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +314,7 @@ class Workload:
     saved_at: float = 0.0  # when its last durable checkpoint was written; 0: unknown
     saved_for: str = ""  # id of the save request that this checkpoint answers; "": of none
     save_request: SaveRequest | None = None  # the last one
+    save_wanted_at: float = 0.0  # when a person last asked for a checkpoint, in seconds since the epoch; 0: nobody did
     listens: int = 0  # number of the attempt whose members ask for save requests; 0: none did
     grace_seconds: float = 30.0  # from SIGTERM to SIGKILL
     saved_step: int | None = None  # the last step that the newest holds, of whichever attempt; None: there is none

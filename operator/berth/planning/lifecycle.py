@@ -18,7 +18,7 @@ from berth.model.workloads import (
     StopPolicy,
     Workload,
 )
-from berth.planning.actions import Action, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
+from berth.planning.actions import Action, AskToSave, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
 from berth.planning.cohorts import stopped
 from berth.planning.deferring import PAUSED, pause_of
 from berth.planning.failures import fails, judge
@@ -26,6 +26,7 @@ from berth.planning.hangs import stop_if_hung
 from berth.planning.interruptions import NODE_LOST, Leaving, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
 from berth.planning.rescue import AT_RISK, risk_to
+from berth.planning.saving import SAVE_AND_GO_ON, wanted
 from berth.planning.scratch import Scratch
 from berth.planning.verdicts import PLACED, where
 
@@ -163,6 +164,8 @@ def advance(s: Scratch, run: Live) -> None:
             leave(s, w, attempt, Leaving(AT_RISK, risk, "go on where capacity stays"))
         elif (why := pause_of(s, w, attempt)) and not run.missing:
             leave(s, w, attempt, Leaving(PAUSED, why, "go on then"))
+        elif (asked := wanted(w, attempt, s.now)) and not run.missing:
+            s.decide(w.ref, _running(s, run), AskToSave(w.ref, asked, SAVE_AND_GO_ON))
         else:
             _run(s, run)
 
