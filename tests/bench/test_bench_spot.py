@@ -39,7 +39,7 @@ def joint(files: Path, *options: str) -> Result:
 
 
 def test_spot_prints_the_figures_of_each_policy_as_json(files: Path) -> None:
-    read = json.loads(spot(files, "--json").stdout)
+    read = json.loads(spot(files, "--output=json").stdout)
     assert set(read["policies"]) == {"on_demand_now", "greedy", "uniform_progress", "berth", "clairvoyant"}
     assert all(set(row) == FIGURES for row in read["policies"].values())
     assert set(read["pools"]) == {"us-west-2a_v100_1", "mine"}
@@ -55,8 +55,8 @@ def test_spot_prints_a_table_for_each_pool(files: Path) -> None:
 @pytest.mark.parametrize("move", [(), ("--move", "--move-overhead-hours=0.5")])
 def test_joint_weighs_carbon_by_its_price(files: Path, move: tuple[str, ...]) -> None:
     zones = "--zones=us-west-2a_v100_1,mine=DE"
-    free = json.loads(joint(files, "--json", zones, "--carbon-price=0", *move).stdout)["policies"]
-    dear = json.loads(joint(files, "--json", zones, "--carbon-price=1000", *move).stdout)["policies"]
+    free = json.loads(joint(files, "--output=json", zones, "--carbon-price=0", *move).stdout)["policies"]
+    dear = json.loads(joint(files, "--output=json", zones, "--carbon-price=1000", *move).stdout)["policies"]
     assert {"wait_awhile", "naive"} < set(free)
     assert dear["clairvoyant"]["mean_kg"] < free["clairvoyant"]["mean_kg"]
     assert dear["berth"]["mean_kg"] < free["berth"]["mean_kg"]

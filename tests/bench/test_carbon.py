@@ -107,7 +107,7 @@ def bench(*options: str) -> Result:
 
 
 def test_json_has_each_policy_with_its_figures(files: list[str]) -> None:
-    found = json.loads(bench(*files, "--zones=DE", "--json").stdout)
+    found = json.loads(bench(*files, "--zones=DE", "--output=json").stdout)
     assert list(found) == ["policies", "zones"]
     assert list(found["policies"]) == [*COMPARATORS, "clairvoyant", *OURS]
     assert all(list(figures) == FIGURES for figures in found["policies"].values())

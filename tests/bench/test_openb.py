@@ -40,7 +40,7 @@ def bench(files: Path, *options: str) -> Result:
 
 @pytest.mark.parametrize("policy", list(PolicyName))
 def test_json_has_the_policy_the_mean_and_each_seed(files: Path, policy: PolicyName) -> None:
-    result = bench(files, "--json", "--seeds", "43", "--policy", policy.value)
+    result = bench(files, "--output=json", "--seeds", "43", "--policy", policy.value)
     found = json.loads(result.stdout)
     assert list(found) == ["policy", "mean", "seeds"]
     assert found["policy"] == policy.value
@@ -51,12 +51,12 @@ def test_json_has_the_policy_the_mean_and_each_seed(files: Path, policy: PolicyN
 
 
 def test_all_seeds_run_where_none_is_named(files: Path) -> None:
-    found = json.loads(bench(files, "--json").stdout)
+    found = json.loads(bench(files, "--output=json").stdout)
     assert [seed["seed"] for seed in found["seeds"]] == [42, 43]
 
 
 def test_a_seed_that_is_named_twice_runs_once(files: Path) -> None:
-    found = json.loads(bench(files, "--json", "--seeds=43,43").stdout)
+    found = json.loads(bench(files, "--output=json", "--seeds=43,43").stdout)
     assert [seed["seed"] for seed in found["seeds"]] == [43]
 
 
@@ -70,7 +70,7 @@ def test_prints_a_table_for_people(files: Path) -> None:
 def test_a_figure_that_the_pods_end_before_is_left_open(files: Path) -> None:
     order = {"seed": 42, "node_perm": [0, 1], "arrivals": [0, 1, 2, 3]}
     (files / "orders.jsonl").write_text(json.dumps(order))
-    found = json.loads(bench(files, "--json").stdout)
+    found = json.loads(bench(files, "--output=json").stdout)
     assert [found["mean"][figure] for figure in FIGURES[:4]] == [None] * 4
     assert "-" in bench(files).stdout
 

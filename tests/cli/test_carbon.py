@@ -44,7 +44,7 @@ def test_shows_each_zone_of_the_configuration_and_where_it_is_known_from(config:
 
 
 def test_json_has_every_hour_with_its_origin(config: Path) -> None:
-    found = json.loads(carbon(config, "--zone", "eu-central-1", "--hours=2", "--json").stdout)["zones"]
+    found = json.loads(carbon(config, "--zone", "eu-central-1", "--hours=2", "--output=json").stdout)["zones"]
     assert [(zone["zone"], zone["source"], zone["origins"], zone["problem"]) for zone in found] == [
         ("DE", "file of hours", {"forecast": 2}, "")
     ]

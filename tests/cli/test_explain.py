@@ -35,7 +35,7 @@ async def test_a_pending_job_is_explained(cli: Cli) -> None:
 
 async def test_programs_get_the_same_as_json(cli: Cli) -> None:
     cli.lists.put("trainingjobs", a_training_job("llm", workers=3, boards=8))
-    result = await cli("explain", "trainingjob/llm", "--json")
+    result = await cli("explain", "trainingjob/llm", "--output=json")
     told = json.loads(result.output)
     assert (told["kind"], told["state"], told["verdict"]["fits"]) == ("Explanation", "Pending", 2)
     assert told["options"][0]["usdPerHour"] == 192.0

@@ -57,7 +57,7 @@ async def test_where_a_job_would_run(cli: Cli, tmp_path: Path) -> None:
 
 async def test_what_would_have_to_change_for_one_that_does_not_fit(cli: Cli, tmp_path: Path) -> None:
     cli.lists.put("pods", a_foreign_pod("theirs", node="n1"))
-    result = await cli("what-if", "-f", str(a_file(tmp_path, a_training_job("llm", workers=2, boards=8))), "--json")
+    result = await cli("what-if", "-f", str(a_file(tmp_path, a_training_job("llm", workers=2, boards=8))), "-ojson")
     (told,) = json.loads(result.output)
     assert (told["kind"], told["verdict"]["reason"], told["verdict"]["fits"]) == ("Answer", "WaitingForCapacity", 1)
     assert {remedy["way"] for remedy in told["remedies"]} == {"FewerMembers", "MoreNodes"}
@@ -67,7 +67,7 @@ async def test_who_could_start_now_and_would_have_to_wait_is_named(cli: Cli, tmp
     cli.lists.put("priorityclasses", {"metadata": {"name": "high"}, "value": 10})
     cli.lists.put("trainingjobs", a_training_job("small", workers=1, boards=8))
     asked = a_training_job("big", workers=2, boards=8, priorityClassName="high")
-    (told,) = json.loads((await cli("what-if", "-f", str(a_file(tmp_path, asked)), "--json")).output)
+    (told,) = json.loads((await cli("what-if", "-f", str(a_file(tmp_path, asked)), "-ojson")).output)
     assert [other["name"] for other in told["delays"]] == ["small"]
 
 
@@ -75,8 +75,8 @@ async def test_a_saved_cluster_gives_the_same_answer(cli: Cli, tmp_path: Path) -
     cli.lists.put("queues", a_queue("red", H100=8))
     cli.lists.put("pods", a_foreign_pod("theirs", node="n2", boards=3))
     asked = str(a_file(tmp_path, a_training_job("llm", workers=2, boards=5, queueName="red")))
-    (live,) = json.loads((await cli("what-if", "-f", asked, "--json")).output)
-    (later,) = json.loads(offline("what-if", "-f", asked, f"--snapshot={await saved(cli)}", "--json").output)
+    (live,) = json.loads((await cli("what-if", "-f", asked, "-ojson")).output)
+    (later,) = json.loads(offline("what-if", "-f", asked, f"--snapshot={await saved(cli)}", "-ojson").output)
     for answer in (live, later):
         answer.pop("time")
     assert live == later
@@ -113,8 +113,8 @@ async def test_a_running_job_stays_what_it_was_admitted_as_when_saved(cli: Cli) 
     admitted = {"attempt": 1, "placement": placement, "admittedAt": "2026-01-01T00:00:00Z"}
     job["status"] = {**admitted, "specDigest": spec_digest(job["spec"])}
     cli.lists.put("trainingjobs", job)
-    live = json.loads((await cli("explain", "tj/llm", "--json")).output)
-    told = json.loads(offline("explain", "tj/llm", f"--snapshot={await saved(cli)}", "--json").output)
+    live = json.loads((await cli("explain", "tj/llm", "-ojson")).output)
+    told = json.loads(offline("explain", "tj/llm", f"--snapshot={await saved(cli)}", "-ojson").output)
     assert (told["state"], told["verdict"]) == ("Running", live["verdict"])
     assert "another spec" not in told["verdict"]["message"]
 

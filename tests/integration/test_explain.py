@@ -25,7 +25,7 @@ BOARDS = {"count": 8, "models": ["H200"]}  # of which no other test has any
 
 async def explain(kubeconfig: Path, namespace: str, name: str, status: int = 0) -> Any:
     """What the command says: as data, or, of one that fails, its words."""
-    line = ["explain", f"tj/{name}", f"--namespace={namespace}", f"--kubeconfig={kubeconfig}", "--json"]
+    line = ["explain", f"tj/{name}", f"--namespace={namespace}", f"--kubeconfig={kubeconfig}", "--output=json"]
     result = await asyncio.to_thread(CliRunner().invoke, app, line)
     assert result.exit_code == status, result.output
     return json.loads(result.output) if status == 0 else result.output

@@ -45,6 +45,15 @@ class Unreadable(Exception):
     """What has to be read can't be; each line names the right that is missing, in the API server's words."""
 
 
+class NotInstalled(Unreadable):
+    """The cluster does not know Berth's kinds."""
+
+
+NOT_INSTALLED = (
+    "the custom resources of Berth are not in this cluster: install Berth (helm install berth helm/berth --namespace "
+    "berth-system --create-namespace), or name another cluster with --kubeconfig"
+)
+
 Lists = Mapping[str, Sequence[Raw]]
 """Objects by the plural of their kind, cut down to the fields that are read of them; ours are whole."""
 
@@ -87,6 +96,8 @@ async def look(api: KubeApi, clock: Clock) -> Sight:
             raise Unavailable(f"can't list {kind.plural}: {error or type(error).__name__}") from error
         if not isinstance(error, (Refused, NotFound)):
             raise error
+    if any(isinstance(failed.get(kind), NotFound) for kind in (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES)):
+        raise NotInstalled(NOT_INSTALLED)
     needed = [f"can't list {kind.plural}: {failed[kind] or 'no such kind'}" for kind in failed if kind in NEEDED]
     if needed:
         raise Unreadable("\n".join(needed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from berth.bench.names import PolicyName
 from berth.cli.bench_carbon import carbon
 from berth.cli.bench_spot import joint, spot
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +40,7 @@ def openb(
     permute_nodes: Annotated[
         int | None, typer.Option(metavar="N", help="Shuffle the nodes once more, with this seed.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Place the pods of an openb trace one at a time, and say how full the fleet gets.
 
@@ -67,10 +67,11 @@ def openb(
         raise typer.Exit(2) from error
     results = _watched(todo)
     mean = Result.mean(list(results.values()))
-    if as_json:
-        typer.echo(json.dumps(_as_json(policy, mean, results)))
-    else:
-        _print(_table(f"{policy.value} on {pods.name}", mean, results))
+    put(
+        output,
+        lambda: _as_data(policy, mean, results),
+        lambda: _print(_table(f"{policy.value} on {pods.name}", mean, results)),
+    )
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -94,7 +95,7 @@ def _watched(todo: list[Task]) -> dict[int, Result]:
     return dict(sorted(seeds))
 
 
-def _as_json(policy: PolicyName, mean: Result, results: dict[int, Result]) -> dict[str, Any]:
+def _as_data(policy: PolicyName, mean: Result, results: dict[int, Result]) -> dict[str, Any]:
     return {
         "policy": policy.value,
         "mean": mean.figures,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def carbon(
     seeds: Annotated[int, typer.Option(min=0, help="How many such forecasts.")] = 3,
     usd_per_cpu_hour: Annotated[float, typer.Option(min=0, help="Price of an hour of a CPU.")] = 0.0624,
     watts_per_cpu: Annotated[float, typer.Option(min=0, help="What a CPU in use draws.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Let jobs wait for cleaner hours, under our schedule and the rules of others.
 
@@ -70,12 +71,13 @@ def carbon(
         typer.echo(f"berth: {error}", err=True)
         raise typer.Exit(2) from error
     found = _watched(compare_all(wanted, trace, setting), len(wanted))
-    if as_json:
-        typer.echo(json.dumps({"policies": _as_json(over_zones(found)), "zones": _each(found)}))
-        return
-    tables = {f"mean of {len(found)} zones": over_zones(found)} if len(found) > 1 else {}
-    for title, figures in {**found, **tables}.items():
-        Console(width=WIDTH).print(_table(title, figures))
+
+    def table_of_each() -> None:
+        means = {f"mean of {len(found)} zones": over_zones(found)} if len(found) > 1 else {}
+        for title, figures in {**found, **means}.items():
+            Console(width=WIDTH).print(_table(title, figures))
+
+    put(output, lambda: {"policies": _as_data(over_zones(found)), "zones": _each(found)}, table_of_each)
 
 
 def _watched(comparing: Iterator[tuple[str, dict[str, Figures]]], zones: int) -> dict[str, dict[str, Figures]]:
@@ -89,10 +91,10 @@ def _watched(comparing: Iterator[tuple[str, dict[str, Figures]]], zones: int) ->
 
 
 def _each(zones: dict[str, dict[str, Figures]]) -> dict[str, Any]:
-    return {zone: {"policies": _as_json(figures)} for zone, figures in zones.items()}
+    return {zone: {"policies": _as_data(figures)} for zone, figures in zones.items()}
 
 
-def _as_json(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
+def _as_data(figures: dict[str, Figures]) -> dict[str, dict[str, float]]:
     return {policy: asdict(each) for policy, each in figures.items()}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,6 @@ RestartHours = Annotated[float, typer.Option(min=0, metavar="HOURS", help="What 
 SpotPrice = Annotated[float, typer.Option(min=0, metavar="USD", help="Spot capacity, an hour.")]
 OnDemandPrice = Annotated[float, typer.Option(min=0, metavar="USD", help="On-demand capacity, an hour.")]
 ZoneNames = Annotated[str, typer.Option(help="Which pools, such as us-west-2a_v100_1,mine=DE; if left out, all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def spot(
@@ -40,7 +40,7 @@ def spot(
     spot_price: SpotPrice = 0.9731,
     on_demand_price: OnDemandPrice = 3.06,
     zones: ZoneNames = "",
-    as_json: AsJson = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a job with a deadline through recorded spot windows, each in its own pool, under our plan and others' rules.
 
@@ -68,7 +68,7 @@ def spot(
         todo = tracks(chosen(load_windows(spot), _zones(zones)))
     except TraceError as error:
         _fail(error)
-    _report(f"{work_hours:g} h of work by {deadline_hours:g} h", figures(_watched(terms, todo, SPOT_POLICIES)), as_json)
+    _report(f"{work_hours:g} h of work by {deadline_hours:g} h", figures(_watched(terms, todo, SPOT_POLICIES)), output)
 
 
 def joint(
@@ -93,7 +93,7 @@ def joint(
         Path | None,
         typer.Option(help="Draw dollars and CO2 by carbon price into a .png or .svg (needs berth\\[plots])."),
     ] = None,
-    as_json: AsJson = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a job with a deadline through recorded spot windows and the carbon of the same hours, in one objective.
 
@@ -139,7 +139,7 @@ def joint(
     except (TraceError, PlotError) as error:
         _fail(error)
     found = figures(_watched(terms, todo, JOINT_POLICIES))
-    _report(f"{work_hours:g} h of work by {deadline_hours:g} h, ${carbon_price:g}/kg", found, as_json)
+    _report(f"{work_hours:g} h of work by {deadline_hours:g} h, ${carbon_price:g}/kg", found, output)
     if plot is not None:
         weighed = {name: JOINT_POLICIES[name] for name in ("berth", "clairvoyant")}
         curves = {price: figures(_watched(replace(terms, carbon_price=price), todo, weighed))[""] for price in PRICES}
@@ -183,12 +183,16 @@ def _watched(terms: Terms, todo: Sequence[Track], policies: Mapping[str, Policy]
     return track(found, "running", total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _report(title: str, found: Mapping[str, Mapping[str, Figures]], as_json: bool) -> None:
-    if as_json:
-        policies, *pools = ({name: asdict(row) for name, row in rows.items()} for rows in found.values())
-        names = list(found)[1:]
-        typer.echo(json.dumps({"policies": policies, "pools": dict(zip(names, pools, strict=True))}))
-        return
+def _report(title: str, found: Mapping[str, Mapping[str, Figures]], output: Output) -> None:
+    put(output, lambda: _as_data(found), lambda: _draw(title, found))
+
+
+def _as_data(found: Mapping[str, Mapping[str, Figures]]) -> dict[str, Any]:
+    policies, *pools = ({name: asdict(row) for name, row in rows.items()} for rows in found.values())
+    return {"policies": policies, "pools": dict(zip(list(found)[1:], pools, strict=True))}
+
+
+def _draw(title: str, found: Mapping[str, Mapping[str, Figures]]) -> None:
     from rich.console import Console
 
     console = Console()

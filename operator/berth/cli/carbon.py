@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from berth.api.config import CarbonSetting, ConfigError, load
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from berth.control.carbon_feed import Report
@@ -29,7 +29,7 @@ def carbon(
     kubeconfig: Annotated[
         Path | None, typer.Option(help="For a source in the cluster.", exists=True, dir_okay=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Show the carbon intensity to expect of each zone, in gCO2eq/kWh, and how that is known.
 
@@ -50,10 +50,11 @@ def carbon(
         typer.echo("berth: no zone: name one with --zone, or under carbon.zones in the configuration", err=True)
         raise typer.Exit(2)
     reports = asyncio.run(_reports(setting, zones, hours, str(kubeconfig) if kubeconfig else None))
-    if as_json:
-        typer.echo(json.dumps({"zones": list(map(_as_data, reports))}, indent=2))
-    else:
-        typer.echo("\n\n".join("\n".join(_lines(report)) for report in reports))
+    put(
+        output,
+        lambda: {"zones": list(map(_as_data, reports))},
+        lambda: typer.echo("\n\n".join("\n".join(_lines(report)) for report in reports)),
+    )
 
 
 async def _reports(setting: CarbonSetting, zones: list[str], hours: int, kubeconfig: str | None) -> list[Report]:

@@ -19,7 +19,6 @@ SnapshotFile = Annotated[
         "--snapshot", help="Plan on what `berth snapshot` wrote, not on a cluster.", exists=True, dir_okay=False
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @contextmanager
@@ -29,6 +28,7 @@ def failing() -> Iterator[None]:
 
     from berth.adapters.oneshot import Unreadable
     from berth.cli.explanation import UnknownWorkload
+    from berth.cli.following import NotAsWanted
     from berth.cli.saved import SavedError
     from berth.control.ports import ApiError
 
@@ -39,6 +39,26 @@ def failing() -> Iterator[None]:
             raise
         typer.echo(f"berth: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
-    except (UnknownWorkload, SavedError, Unreadable, ApiError, ConfigException) as error:
-        typer.echo(f"berth: {error or type(error).__name__}", err=True)
+    except (UnknownWorkload, NotAsWanted, SavedError, Unreadable, ApiError, ConfigException) as error:
+        typer.echo(f"berth: {error or type(error).__name__}{_advice(error)}", err=True)
         raise typer.Exit(1) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about what an API server or a kubeconfig said, on a line of its own; "" where the error says it."""
+    from kubernetes.config import ConfigException
+
+    from berth.control.ports import NotFound, Refused, Unavailable
+
+    said = str(error)
+    if isinstance(error, ConfigException):
+        return "\nname a file with --kubeconfig or $KUBECONFIG; the current context of it is used, as kubectl does"
+    if isinstance(error, Unavailable):
+        return "\nsee whether the cluster answers (kubectl get --raw=/readyz), and whether the context is the right one"
+    if isinstance(error, NotFound) and ("requested resource" in said or "page not found" in said):
+        from berth.adapters.oneshot import NOT_INSTALLED
+
+        return f"\n{NOT_INSTALLED}"
+    if isinstance(error, Refused) and "forbidden" in said and "\n" not in said:
+        return "\nask an administrator for that right: docs/cli.md says which role of the chart has it"
+    return ""

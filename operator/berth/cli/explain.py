@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from berth.cli.common import Json, Kubeconfig, Namespace, SnapshotFile, failing
+from berth.cli.common import Kubeconfig, Namespace, SnapshotFile, failing
+from berth.cli.output import Output, OutputOption, put
 from berth.control.ports import INFERENCE_SERVICES, TRAINING_JOBS
 from berth.model.workloads import Kind
 
@@ -29,7 +29,7 @@ def explain(
     namespace: Namespace = "",
     kubeconfig: Kubeconfig = None,
     snapshot: SnapshotFile = None,
-    as_json: Json = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Say why a workload is where it is: what it lacks on which nodes, what would make it fit, what it costs.
 
@@ -49,7 +49,4 @@ def explain(
             told = explanation_in(of_file(snapshot), namespace, kind, name)
         else:
             told = asyncio.run(explained(str(kubeconfig) if kubeconfig else None, namespace, kind, name))
-    if as_json:
-        typer.echo(json.dumps(as_data(told), indent=2))
-    else:
-        write(told, sys.stdout)
+    put(output, lambda: as_data(told), lambda: write(told, sys.stdout))

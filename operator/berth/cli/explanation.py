@@ -8,7 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from berth.adapters.kube import KubeApi, connect
-from berth.adapters.oneshot import Unreadable, namespace_of
+from berth.adapters.oneshot import NotInstalled, Unreadable, namespace_of
 from berth.cli.view import View, read
 from berth.control.ports import INFERENCE_SERVICES, TRAINING_JOBS, ApiError
 from berth.model.workloads import Kind, Workload
@@ -32,6 +32,8 @@ async def explained(kubeconfig: str | None, namespace: str, kind: Kind, name: st
         namespace = namespace or namespace_of(kubeconfig)
         try:
             view = await read(api, namespace)
+        except NotInstalled:
+            raise
         except Unreadable as error:
             raise Unreadable(f"{error}{await _recorded(api, kind, namespace, name)}") from error
     return explanation_in(view, namespace, kind, name)

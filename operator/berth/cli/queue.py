@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
-import yaml
 
 from berth.cli.common import Kubeconfig, SnapshotFile, failing
-
-
-class Output(StrEnum):
-    """How to print."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from berth.cli.output import Output, OutputOption, put
 
 
 def queue(
     name: Annotated[str, typer.Argument(help="A Queue. Absent: all of them.")] = "",
-    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
     kubeconfig: Kubeconfig = None,
     snapshot: SnapshotFile = None,
 ) -> None:
@@ -43,9 +33,4 @@ def queue(
     except UnknownQueue as error:
         typer.echo(f"berth: {error}", err=True)
         raise typer.Exit(1) from error
-    if output is Output.TABLE:
-        write(told, sys.stdout)
-    elif output is Output.JSON:
-        typer.echo(json.dumps(as_data(told), indent=2))
-    else:
-        typer.echo(yaml.safe_dump(as_data(told), sort_keys=False), nl=False)
+    put(output, lambda: as_data(told), lambda: write(told, sys.stdout))

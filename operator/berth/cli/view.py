@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from berth.adapters.kube import KubeApi, connect
-from berth.adapters.oneshot import Sight, Unreadable, configuration, look, namespace_of, seen
+from berth.adapters.oneshot import NotInstalled, Sight, Unreadable, configuration, look, namespace_of, seen
 from berth.api.config import Config, snake
 from berth.api.convert import to_queue, to_workload
 from berth.cli.saved import Saved
@@ -45,6 +45,8 @@ async def read(api: KubeApi, namespace: str) -> View:
     """The cluster behind an API. Raises Unreadable or ApiError."""
     try:
         (fields, unknown), sight = await asyncio.gather(configuration(api), look(api, time.time))
+    except NotInstalled:
+        raise
     except Unreadable as error:
         raise Unreadable(f"{error}\n{RIGHTS}") from error
     return _view(Saved(time.time(), namespace, fields, unknown, sight.notes, sight.lists), sight)

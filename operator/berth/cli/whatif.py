@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from berth.cli.common import Json, Kubeconfig, Namespace, SnapshotFile, failing
+from berth.cli.common import Kubeconfig, Namespace, SnapshotFile, failing
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from berth.cli.view import View
@@ -26,7 +26,7 @@ def what_if(
     namespace: Namespace = "",
     kubeconfig: Kubeconfig = None,
     snapshot: SnapshotFile = None,
-    as_json: Json = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Say when and where a workload would run if it were applied now, and whom it would displace.
 
@@ -44,11 +44,12 @@ def what_if(
     except ManifestError as error:
         typer.echo(f"berth: {error}", err=True)
         raise typer.Exit(2) from error
-    if as_json:
-        typer.echo(json.dumps([as_data(answer) for answer in answers], indent=2))
-        return
-    for answer in answers:
-        write(answer, sys.stdout)
+
+    def table() -> None:
+        for answer in answers:
+            write(answer, sys.stdout)
+
+    put(output, lambda: [as_data(answer) for answer in answers], table)
 
 
 def _view(kubeconfig: Path | None, snapshot: Path | None) -> View:
