@@ -21,7 +21,7 @@ from tests.control.builders import a_node
 Json = dict[str, Any]
 OTHERS = (
     *("nodes", "pods", "jobs", "deployments", "priorityclasses", "persistentvolumeclaims", "persistentvolumes"),
-    *("configmaps", "gpunodes"),
+    *("configmaps", "gpunodes", "leases"),
 )
 OURS = {"trainingjobs": "TrainingJob", "inferenceservices": "InferenceService", "queues": "Queue"}
 
@@ -32,6 +32,7 @@ class Lists:
 
     objects: dict[str, list[Json]] = field(default_factory=dict)
     forbidden: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()  # kinds of which not even a single object may be read
 
     def put(self, plural: str, *objects: Json, version: int = 5) -> None:
         """More objects of a kind."""
@@ -44,7 +45,7 @@ class Lists:
         """One list, or one object."""
         parts = request.path.strip("/").split("/")
         plural = next(part for part in parts if part in (*OTHERS, *OURS))
-        if plural in self.forbidden and parts[-1] == plural:
+        if plural in self.hidden or (plural in self.forbidden and parts[-1] == plural):
             message = f'{plural} is forbidden: User "ann" cannot list resource "{plural}"'
             return web.json_response({"kind": "Status", "message": message}, status=403)
         items = self.objects.get(plural, [])

@@ -137,6 +137,15 @@ async def configuration(api: KubeApi) -> tuple[dict[str, Any], str]:
     return (fields, "") if isinstance(fields, dict) else ({}, "config.yaml holds no fields")
 
 
+async def installed_in(api: KubeApi) -> str:
+    """The namespace that Berth's chart is installed in; the usual one where that can't be seen."""
+    try:
+        found = await _config_maps(api)
+    except ApiError:
+        found = []
+    return next((str(one["metadata"]["namespace"]) for one in found if "namespace" in one["metadata"]), USUAL_NAMESPACE)
+
+
 async def _config_maps(api: KubeApi) -> list[Raw]:
     """Those of the chart, wherever it is installed; for who may not look everywhere, the one where it should be."""
     try:

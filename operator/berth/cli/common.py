@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,18 @@ SnapshotFile = Annotated[
         "--snapshot", help="Plan on what `berth snapshot` wrote, not on a cluster.", exists=True, dir_okay=False
     ),
 ]
+Timeout = Annotated[str, typer.Option(help="Follow no longer than this, such as 15m or 2h. Absent: for ever.")]
+
+
+def seconds_of(timeout: str) -> float | None:
+    """A time limit of the command line; None: there is none. Raises typer.BadParameter."""
+    from berth.model.resources import duration_seconds
+
+    if not timeout:
+        return None
+    if not re.fullmatch("([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?", timeout):
+        raise typer.BadParameter("must be a duration such as 90s, 15m or 2h", param_hint="--timeout")
+    return float(duration_seconds(timeout))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 import time
@@ -13,10 +12,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from berth.cli.common import Kubeconfig, SnapshotFile, failing
-from berth.cli.queue import Output
+from berth.cli.output import Output, OutputOption, put
 
 if TYPE_CHECKING:
     from berth.cli.costs import Raw
@@ -37,7 +35,7 @@ def cost(
     week: Annotated[str, typer.Option(help="Only of this ISO week, such as 2026-W48, or `this` or `last`.")] = "",
     since: Annotated[str, typer.Option(help="Only of the week of this day, such as 2026-11-02, and later ones.")] = "",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only of it; else of all.")] = "",
-    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
     kubeconfig: Kubeconfig = None,
     snapshot: SnapshotFile = None,
 ) -> None:
@@ -62,12 +60,7 @@ def cost(
             told = report(of_objects(mine), by.value, weeks, now)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SavedError(f"a status has a usage that Berth did not write: {error!r}") from error
-    if output is Output.TABLE:
-        write(told, sys.stdout)
-    elif output is Output.JSON:
-        typer.echo(json.dumps(as_data(told), indent=2))
-    else:
-        typer.echo(yaml.safe_dump(as_data(told), sort_keys=False), nl=False)
+    put(output, lambda: as_data(told), lambda: write(told, sys.stdout))
 
 
 def _weeks(week: str, since: str, now: float) -> tuple[str, str] | None:

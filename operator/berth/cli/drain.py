@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from berth.cli.common import Kubeconfig, failing
+from berth.cli.common import Kubeconfig, Timeout, failing, seconds_of
 
 Nodes = Annotated[list[str], typer.Argument(help="Names of nodes, as `kubectl get nodes` lists them.")]
 
@@ -20,7 +19,7 @@ Nodes = Annotated[list[str], typer.Argument(help="Names of nodes, as `kubectl ge
 def drain(
     nodes: Nodes,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow until the nodes are safe.")] = True,
-    timeout: Annotated[str, typer.Option(help="Follow no longer than this, such as 15m or 2h. Absent: for ever.")] = "",
+    timeout: Timeout = "",
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Empty nodes of Berth's work without losing any: jobs save, stop, and go on elsewhere.
@@ -34,7 +33,7 @@ def drain(
     Exit status: 0 once nothing of Berth's work is left on the nodes (with --no-wait, once they are marked); 1 when the
     time is over, a node is not there, or the cluster can't be read or written; 2 for a wrong command line.
     """
-    seconds = _seconds(timeout)
+    seconds = seconds_of(timeout)
     with failing():
         left = not asyncio.run(_drain(nodes, wait, seconds, str(kubeconfig) if kubeconfig else None))
     if left:
@@ -81,13 +80,3 @@ async def _undrain(nodes: list[str], kubeconfig: str | None) -> None:
 
     async with connect(kubeconfig) as api:
         await undo(api, list(dict.fromkeys(nodes)), typer.echo)
-
-
-def _seconds(timeout: str) -> float | None:
-    from berth.model.resources import duration_seconds
-
-    if not timeout:
-        return None
-    if not re.fullmatch("([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?", timeout):
-        raise typer.BadParameter("must be a duration such as 90s, 15m or 2h", param_hint="--timeout")
-    return float(duration_seconds(timeout))

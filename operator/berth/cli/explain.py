@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
-
-import typer
 
 from berth.cli.common import Kubeconfig, Namespace, SnapshotFile, failing
+from berth.cli.names import WorkloadArgument, workload_named
 from berth.cli.output import Output, OutputOption, put
-from berth.control.ports import INFERENCE_SERVICES, TRAINING_JOBS
-from berth.model.workloads import Kind
-
-NAMES = {
-    name: kind
-    for kind, short, resource in (
-        (Kind.TRAINING_JOB, "tj", TRAINING_JOBS),
-        (Kind.INFERENCE_SERVICE, "infer", INFERENCE_SERVICES),
-    )
-    for plain in (short, kind.lower(), resource.plural)
-    for name in (plain, f"{plain}.{resource.group}")
-}
 
 
 def explain(
-    workload: Annotated[str, typer.Argument(help="tj/NAME or infer/NAME.", metavar="KIND/NAME")],
+    workload: WorkloadArgument,
     namespace: Namespace = "",
     kubeconfig: Kubeconfig = None,
     snapshot: SnapshotFile = None,
@@ -40,10 +26,7 @@ def explain(
     from berth.cli.told import as_data, write
     from berth.cli.view import of_file
 
-    word, _, name = workload.partition("/")
-    kind = NAMES.get(word.lower())
-    if kind is None or not name or "/" in name:
-        raise typer.BadParameter(f"{workload!r} names no workload: write tj/NAME or infer/NAME")
+    kind, name = workload_named(workload)
     with failing():
         if snapshot is not None:
             told = explanation_in(of_file(snapshot), namespace, kind, name)

@@ -9,14 +9,13 @@ from difflib import get_close_matches
 
 from berth.adapters.kube import KubeApi, connect
 from berth.adapters.oneshot import NotInstalled, Unreadable, namespace_of
+from berth.cli.names import RESOURCES, SHORT
 from berth.cli.view import View, read
-from berth.control.ports import INFERENCE_SERVICES, TRAINING_JOBS, ApiError
+from berth.control.ports import ApiError
 from berth.model.workloads import Kind, Workload
 from berth.planning.explain import Explanation, explain
 
 MOST_SUGGESTED = 3
-RESOURCES = {Kind.TRAINING_JOB: TRAINING_JOBS, Kind.INFERENCE_SERVICE: INFERENCE_SERVICES}
-SHORT = {Kind.TRAINING_JOB: "tj", Kind.INFERENCE_SERVICE: "infer"}
 
 
 class UnknownWorkload(Exception):

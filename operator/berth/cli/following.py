@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from berth.control.ports import Api, NotFound, Resource, Unavailable
+from berth.control.status import is_true
+from berth.model.workloads import Kind
 
 LOOK_SECONDS = 1.0
 
@@ -59,3 +61,45 @@ def summary(raw: Raw) -> str:
     if not verdict:
         return ""
     return f"{status.get('state') or 'Pending'}: {verdict.get('reason')}: {verdict.get('message')}"
+
+
+async def found(api: Api, resource: Resource, namespace: str, name: str) -> Raw:
+    """The object. Raises NotAsWanted where there is none, or ApiError."""
+    try:
+        return await api.get(resource, namespace, name)
+    except NotFound as error:
+        if f'"{name}" not found' not in str(error):
+            raise
+        listing = f"kubectl get {resource.plural} --namespace {namespace}"
+        raise NotAsWanted(
+            f"there is no {name} among the {resource.plural} of {namespace}: `{listing}` lists them"
+        ) from error
+
+
+def runs(raw: Raw) -> bool:
+    """Whether all members run, or have ended well. Raises NotAsWanted where that can't come as things are."""
+    status, spec = raw.get("status") or {}, raw["spec"]
+    if status.get("observedGeneration") != raw["metadata"]["generation"]:
+        return False
+    if is_true(status.get("conditions"), "Misconfigured") or status.get("state") == "Failed":
+        raise NotAsWanted(summary(raw))
+    if raw["kind"] == Kind.TRAINING_JOB:
+        return status.get("state") in ("Running", "Succeeded")
+    return bool((status.get("readyReplicas") or 0) >= spec.get("replicas", 1))
+
+
+def stopped(raw: Raw) -> bool:
+    """Whether nothing of a suspended job runs any more, or it has ended."""
+    status = raw.get("status") or {}
+    seen = status.get("observedGeneration") == raw["metadata"]["generation"]
+    return bool(seen and (status.get("finishedAt") or not status.get("placement")))
+
+
+def stopped_words(raw: Raw) -> str:
+    """What is left of a job that was stopped, in a line."""
+    status, ref = raw.get("status") or {}, f"TrainingJob {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+    if status.get("finishedAt"):
+        return f"{ref}: has ended ({status.get('state')}), there was nothing to suspend"
+    saved = status.get("checkpoint")
+    last = f"its last checkpoint is step {saved['step']}, of {saved['time']}" if saved else "no checkpoint is known"
+    return f"{ref}: is suspended; {last}"

@@ -15,6 +15,7 @@ from berth.api.config import ConfigError, load
 from berth.cli.agent import agent
 from berth.cli.bench import bench
 from berth.cli.carbon import carbon
+from berth.cli.checkpoint import checkpoint
 from berth.cli.cost import cost
 from berth.cli.drain import drain, undrain
 from berth.cli.explain import explain
@@ -22,6 +23,9 @@ from berth.cli.logs import configure
 from berth.cli.queue import queue
 from berth.cli.simulate import simulate
 from berth.cli.snapshot import snapshot
+from berth.cli.status import status
+from berth.cli.submit import submit
+from berth.cli.suspend import resume, suspend
 from berth.cli.whatif import what_if
 
 app = typer.Typer(
@@ -61,12 +65,17 @@ def operator(
 
 app.command()(agent)
 app.command()(carbon)
+app.command()(checkpoint)
 app.command()(cost)
 app.command()(drain)
 app.command()(explain)
 app.command()(queue)
+app.command()(resume)
 app.command()(simulate)
 app.command()(snapshot)
+app.command()(status)
+app.command()(submit)
+app.command()(suspend)
 app.command()(undrain)
 app.command(name="what-if")(what_if)
 app.add_typer(bench, name="bench")

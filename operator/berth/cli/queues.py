@@ -13,7 +13,7 @@ from berth.cli.told import section, show, table
 from berth.control.status import to_rfc3339
 from berth.model.reasons import Verdict
 from berth.model.workloads import Queue, Workload
-from berth.planning.actions import QueueUsage
+from berth.planning.actions import Plan, QueueUsage
 from berth.planning.cohorts import Cohorts
 from berth.planning.explain import asks
 from berth.planning.plan import plan
@@ -63,17 +63,25 @@ def report(snapshot: Snapshot, policy: Policy, now: float, name: str = "") -> Re
     if name and name not in known:
         close = get_close_matches(name, known, n=1)
         raise UnknownQueue(f"there is no Queue {name}" + (f": did you mean {close[0]}?" if close else ""))
-    made, cohorts = plan(snapshot, policy, now), Cohorts(known)
-    rows = [
-        Row(known[queue], len(cohorts.path(queue)) - 1, made.queues[queue])
-        for queue in _as_tree(cohorts)
-        if not name or name in cohorts.path(queue)
-    ]
+    made = plan(snapshot, policy, now)
+    rows = rows_of(snapshot, policy, made, name)
     shown = {row.queue.name for row in rows}
     line = [Waiting(w, made.verdicts[w.ref.uid]) for w in snapshot.workloads if w.ref.uid in made.verdicts]
     waiting = [one for one in line if name and one.verdict.position and one.workload.queue in shown]
     waiting.sort(key=lambda one: (one.workload.queue, one.verdict.position))
-    return Report(now, tuple(rows), name, tuple(waiting))
+    return Report(now, rows, name, tuple(waiting))
+
+
+def rows_of(snapshot: Snapshot, policy: Policy, made: Plan, name: str = "") -> tuple[Row, ...]:
+    """What each queue has by a plan, each before those under it; of one and those under it where that is named."""
+    known = {**snapshot.queues}
+    known.setdefault(policy.default_queue, Queue(policy.default_queue))
+    cohorts = Cohorts(known)
+    return tuple(
+        Row(known[queue], len(cohorts.path(queue)) - 1, made.queues[queue])
+        for queue in _as_tree(cohorts)
+        if not name or name in cohorts.path(queue)
+    )
 
 
 def write(told: Report, file: TextIO) -> None:

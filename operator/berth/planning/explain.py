@@ -84,8 +84,8 @@ class Explanation:
 def explain(snapshot: Snapshot, policy: Policy, now: float, w: Workload) -> Explanation:
     """Why a workload of the snapshot is where it is; now in seconds since the epoch."""
     s, made = worked_out(snapshot, policy, now)
-    verdict = s.verdicts.get(w.ref.uid) or w.verdict or Verdict(str(_state(w, None)), "")
-    state = _state(w, verdict)
+    verdict = s.verdicts.get(w.ref.uid) or w.verdict or Verdict(str(state_of(w, None)), "")
+    state = state_of(w, verdict)
     notes = (*_layouts(made, w), *filter(None, (why_not_larger(s, snapshot.workloads, w),)))
     told = Explanation(w.ref, state, now, w.queue, w.priority, asks(w), verdict, w.verdict, notes=notes)
     if w.request is None or state in (State.SUCCEEDED, State.FAILED, State.MISCONFIGURED, State.DELETING):
@@ -97,7 +97,8 @@ def explain(snapshot: Snapshot, policy: Policy, now: float, w: Workload) -> Expl
     return replace(_waiting(told, snapshot, policy, w, w.request), running=running)
 
 
-def _state(w: Workload, verdict: Verdict | None) -> State:
+def state_of(w: Workload, verdict: Verdict | None) -> State:
+    """Where a workload is, with the verdict of a plan made now; None: no plan has one."""
     if w.finished:
         return State(w.finished)
     if w.deleting:

@@ -20,7 +20,7 @@ def problem_with(request: Request, kind: Kind, fleet: Fleet) -> str:
         or _profile_problem(request.demand, models)
         or _memory_problem(request.demand, models)
         or _level_problem(request, fleet)
-        or _tensor_problem(request, kind)
+        or tensor_problem(request, kind)
     )
 
 
@@ -97,7 +97,8 @@ def _level_problem(request: Request, fleet: Fleet) -> str:
     return ""
 
 
-def _tensor_problem(request: Request, kind: Kind) -> str:
+def tensor_problem(request: Request, kind: Kind) -> str:
+    """What is wrong with how a request's boards are to share NVLink, whatever the fleet; "" where nothing is."""
     field, tensor, demand = "spec.parallelism.tensor", request.tensor, request.demand
     if tensor == 1:
         return ""
