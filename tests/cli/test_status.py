@@ -76,13 +76,13 @@ async def test_programs_get_the_same(cli: Cli, output: str, parse: Any) -> None:
 @pytest.mark.parametrize(
     ("lease", "said"),
     [
-        ([], "there is no Lease berth-system/berth"),
-        ([a_lease(age=120)], "its Lease was not renewed for 2 min"),
-        ([a_lease(holder="")], "nobody holds the Lease"),
+        ({}, "there is no Lease berth-system/berth"),
+        ({"age": 3600}, "its Lease was not renewed for 1 h"),
+        ({"holder": ""}, "nobody holds the Lease"),
     ],
 )
-async def test_an_operator_that_does_not_act_is_status_1(cli: Cli, lease: list[dict[str, Any]], said: str) -> None:
-    cli.lists.objects["leases"] = lease
+async def test_an_operator_that_does_not_act_is_status_1(cli: Cli, lease: dict[str, Any], said: str) -> None:
+    cli.lists.objects["leases"] = [a_lease(**lease)] if lease else []
     result = await cli("status")
     assert result.exit_code == 1
     assert said in result.output

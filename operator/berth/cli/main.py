@@ -26,6 +26,7 @@ from berth.cli.snapshot import snapshot
 from berth.cli.status import status
 from berth.cli.submit import submit
 from berth.cli.suspend import resume, suspend
+from berth.cli.top import top
 from berth.cli.whatif import what_if
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ app.command()(snapshot)
 app.command()(status)
 app.command()(submit)
 app.command()(suspend)
+app.command()(top)
 app.command()(undrain)
 app.command(name="what-if")(what_if)
 app.add_typer(bench, name="bench")

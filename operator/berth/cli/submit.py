@@ -74,7 +74,9 @@ def submit(
     checkpoint_size: Annotated[
         str, typer.Option(help="Makes such a claim, of this size, such as 500Gi.", rich_help_panel=Where)
     ] = "",
-    spot: Annotated[SpotName | None, typer.Option(help="Spot capacity.", rich_help_panel=When)] = None,
+    spot: Annotated[
+        SpotName | None, typer.Option(metavar="Never|Allow|Only", help="Spot capacity.", rich_help_panel=When)
+    ] = None,
     deadline: Annotated[str, typer.Option(help="Such as 2026-03-02T06:00:00Z.", rich_help_panel=When)] = "",
     max_runtime: Annotated[str, typer.Option(help="Such as 90m; then it fails.", rich_help_panel=When)] = "",
     estimated_runtime: Annotated[str, typer.Option(help="Such as 40m; no limit.", rich_help_panel=When)] = "",
