@@ -19,6 +19,7 @@ from berth.planning.markets import differ, least_usd, market_text, ranked
 from berth.planning.options import MOST_TIMES_CHEAPEST, Option, boards_of, bounded, name_of
 from berth.planning.packing import pack
 from berth.planning.problems import problem_with, queue_problem
+from berth.planning.quota import usd_per_hour
 from berth.planning.scratch import Scratch, gang_of, linked_boards
 from berth.planning.suspects import avoided_text
 from berth.planning.verdicts import boards_text, placed, sized
@@ -226,10 +227,11 @@ def _choice(s: Scratch, w: Workload, request: Request, placed: int, option: Opti
         return Choice(option, Reason.EXCEEDS_MAX_QUOTA, f"queue {w.queue} has no quota for {model.name}")
     if ever is not None and option.boards * (wanted + placed) > ever:
         in_all = f"{boards_text(ever)} in all"
-        return Choice(option, Reason.EXCEEDS_MAX_QUOTA, _quota_text(w, option, wanted + placed, ever, in_all))
-    if w.max_usd_per_hour is not None and (usd := least_usd(s, request, option)) > w.max_usd_per_hour:
+        text = _limit_text(s, w, option, wanted + placed) or _quota_text(w, option, wanted + placed, ever, in_all)
+        return Choice(option, Reason.EXCEEDS_MAX_QUOTA, text)
+    if w.max_usd_per_hour is not None and (least := least_usd(s, request, option)) > w.max_usd_per_hour:
         most = f"spec.maxPricePerHour is ${w.max_usd_per_hour:.2f}: raise it or ask for less"
-        each = f"{wanted} x {name_of(option.device)} cost ${usd:.2f}/h at least"
+        each = f"{wanted} x {name_of(option.device)} cost ${least:.2f}/h at least"
         return Choice(option, Reason.EXCEEDS_MAX_PRICE, f"{each}; {most}")
     if limit is not None and option.usd_per_hour > limit:
         return Choice(option, Reason.WAITING_FOR_CAPACITY, f"{name_of(option.device)} costs too much to stand in")
@@ -242,6 +244,16 @@ def _choice(s: Scratch, w: Workload, request: Request, placed: int, option: Opti
         before = f"{first.ref.namespace}/{first.ref.name} of queue {first.queue}, which has had less of its share"
         return Choice(option, Reason.WAITING_FOR_TURN, f"goes after {before} and waits for {model.name} too: wait")
     return Choice(option)
+
+
+def _limit_text(s: Scratch, w: Workload, option: Option, wanted: int) -> str:
+    """Which price limit of a queue so many members could never keep, in words; "" where none is at fault."""
+    usd = usd_per_hour(s.model(option.device.model)) * option.boards * wanted
+    for above, most in s.quota.cohorts.limits(w.queue):
+        if usd > most:
+            limit = f"spec.maxPricePerHour of queue {above} is ${float(most):.2f}: raise it or ask for less"
+            return f"{wanted} x {name_of(option.device)} cost ${float(usd):.2f}/h; {limit}"
+    return ""
 
 
 def _quota_text(w: Workload, option: Option, wanted: int, room: Fraction, has: str) -> str:

@@ -20,7 +20,7 @@ from berth.planning.resizing import why_not_larger
 from berth.planning.running import Running, running_now
 from berth.planning.scratch import Scratch, gang_of
 from berth.planning.snapshot import Policy, Snapshot
-from berth.planning.trials import Remedy, Trial, duration, settled
+from berth.planning.trials import Remedy, Trial, Way, duration, settled
 from berth.planning.waiting import causes_by_node
 from berth.planning.whatif import concerning, room_for, with_workload, without
 
@@ -173,7 +173,8 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
             if w.suspend or w.not_before > told.now or told.verdict.reason == Reason.DEFERRED_FOR_CARBON
             else "the next plan of the operator places it"
         )
-        return replace(told, notes=(*notes, f"{would}: {admitted.verdict.message}"))
+        freed = _held_back(told, w, f"{admitted.verdict.message}")
+        return replace(told, remedies=freed, notes=(*notes, f"{would}: {admitted.verdict.message}"))
     trial = replace(trial, request=trial.request.smallest)
     tried = choices(s, trial.job, trial.request, options=Ahead(s).options(trial.request))
     return replace(
@@ -183,6 +184,16 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
         remedies=remedies(trial, s),
         notes=tuple(notes),
     )
+
+
+def _held_back(told: Explanation, w: Workload, then: str) -> tuple[Remedy, ...]:
+    """What its user could change where nothing else holds it back."""
+    found = []
+    if w.suspend:
+        found.append(Remedy(Way.RESUME, f"spec.suspend false, as `berth resume` sets it: {then}", {"suspend": False}))
+    if told.verdict.reason == Reason.DEFERRED_FOR_CARBON:
+        found.append(Remedy(Way.WITHOUT_CARBON, f"no spec.carbon, at the carbon of now: {then}", {"carbon": None}))
+    return tuple(found)
 
 
 def _trial(snapshot: Snapshot, policy: Policy, now: float, w: Workload, request: Request) -> Trial:

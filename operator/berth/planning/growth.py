@@ -97,7 +97,8 @@ def _new_kind(t: Trial, s: Scratch) -> Remedy | None:
             continue  # no number of them would do
         for count in range(least, most + 1):
             if place := t.places(snapshot=with_nodes(t.snapshot, _copies(example, count, s))):
-                boards = f"with {max(BOARDS_OF_NEW_NODE, demand.count or 0)} boards each"
+                laid = f", laid out as {demand.profile}" if demand.profile else ""
+                boards = f"with {max(BOARDS_OF_NEW_NODE, demand.count or 0)} boards each{laid}"
                 return _more(count, boards, model.name, place)
     return None
 

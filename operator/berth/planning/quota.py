@@ -253,6 +253,10 @@ class Quota:
                     total[name] = total.get(name, ZERO) + boards
         return found
 
+    def spent(self, queue: str) -> Fraction:
+        """Dollars an hour of what a queue with a price limit, and those under it, hold."""
+        return self._usd.get(queue, ZERO)
+
     def used(self, queue: str) -> dict[str, str]:
         """Boards that a queue and those under it hold, by quota name, as exact fractions."""
         return {name: str(boards) for name, boards in self.totals().get(queue, {}).items()}

@@ -14,6 +14,7 @@ from berth.planning.packing import most_that_fit
 from berth.planning.problems import problem_with
 from berth.planning.relief import cleared, freed, gave_way, moved
 from berth.planning.scratch import Scratch, gang_of
+from berth.planning.terms import terms
 from berth.planning.trials import Remedy, Trial, Way, details_of, place_text
 from berth.planning.whatif import room_for
 
@@ -31,6 +32,7 @@ def remedies(t: Trial, s: Scratch) -> tuple[Remedy, ...]:
         gave_way(t),
         more_quota(t, s, tried),
         more_nodes(t, s, tried),
+        *terms(t, s, tried),
     ]
     return tuple(remedy for remedy in found if remedy is not None)
 

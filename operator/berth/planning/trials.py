@@ -30,6 +30,14 @@ class Way(StrEnum):
     HIGHER_PRIORITY = "HigherPriority"
     MORE_QUOTA = "MoreQuota"
     MORE_NODES = "MoreNodes"
+    SPOT = "Spot"
+    HIGHER_PRICE = "HigherPrice"
+    QUEUE_GOES_ON = "QueueGoesOn"
+    TOLERATION = "Toleration"
+    SHORTER = "Shorter"
+    TIME = "Time"
+    RESUME = "Resume"
+    WITHOUT_CARBON = "WithoutCarbon"
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ def _remedy(s: Scratch, w: Workload, request: Request, tried: list[Choice], fiel
             return f"{option.device.model} has room now: add it to spec.gpus.models, or wait"
     potential = field.potential
     if potential < request.workers:
+        if not potential:
+            return "even if all were free, none would fit: add nodes, or change what keeps it off those there are"
         return f"even if all were free, {potential} would fit: add nodes or lower workers"
     return "wait until room is freed"
 
