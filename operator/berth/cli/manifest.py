@@ -53,11 +53,12 @@ class WrongFlags(Exception):
     """Flags that make no workload; the message names the flag and the remedy."""
 
 
-FLAGS = {  # by the field that a flag sets; a longer field before one that it begins with
+FLAGS = {  # by the field that a flag sets
     "spec.gpus.count": "--gpus",
     "spec.gpus.profile": "--profile",
     "spec.gpus.memory": "--memory",
     "spec.gpus.models": "--model",
+    "spec.gpus": "--gpus",
     "spec.workers": "--workers",
     "spec.replicas": "--workers",
     "spec.parallelism.tensor": "--tensor",
@@ -79,6 +80,7 @@ FLAGS = {  # by the field that a flag sets; a longer field before one that it be
     "spec.template.spec.containers[0].env": "--env",
     "metadata.name": "NAME",
 }
+FIELD = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, FLAGS))})(?![\w.])")
 JOBS_ONLY = {  # by attribute of Asked: what an InferenceService does not have
     "topology": "--topology",
     "spot": "--spot",
@@ -119,10 +121,7 @@ def in_flags(message: str) -> str:
     >>> in_flags("spec.gpus.count: must be greater than or equal to 1")
     '--gpus (spec.gpus.count): must be greater than or equal to 1'
     """
-    for path, flag in FLAGS.items():
-        if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message):
-            return re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.])", f"{flag} ({path})", message)
-    return message
+    return FIELD.sub(lambda found: f"{FLAGS[found[0]]} ({found[0]})", message)
 
 
 def _check(asked: Asked) -> None:
