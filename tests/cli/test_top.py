@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from berth.cli.running import Order, ordered, running
-from berth.cli.top import look
-from berth.control.ports import GPU_NODES, INFERENCE_SERVICES, TRAINING_JOBS
+from berth.cli.top import look, watch
+from berth.control.ports import GPU_NODES, INFERENCE_SERVICES, TRAINING_JOBS, Unavailable
 from berth.control.status import to_rfc3339
 from tests.adapters.servers import serving
 from tests.cli.clusters import Lists
@@ -110,3 +113,23 @@ async def test_who_may_not_see_gpu_nodes_sees_the_rest() -> None:
     async with serving(lists.answer) as api:
         (row,) = await look(api, "team")
     assert (row.name, row.used) == ("llm", None)
+
+
+async def test_it_goes_on_to_look_and_says_when_nobody_answers(live: Live) -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=160)
+    watching = asyncio.create_task(watch(console, str(live.kubeconfig), "team", False, Order.BOARDS, 0.05))
+
+    async def shows(text: str) -> None:
+        while text not in screen.getvalue():
+            assert not watching.done()
+            await asyncio.sleep(0.02)
+        screen.truncate(0)
+
+    async with asyncio.timeout(30):
+        await shows("team/llm")
+        live.world.api.fail("list trainingjobs", Unavailable("too busy"))
+        await shows("no answer, shown is what was: too busy")
+        live.world.api.remove(TRAINING_JOBS, "team", "llm")
+        await shows("team/small")
+    watching.cancel()

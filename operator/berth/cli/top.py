@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from berth.cli.output import Output, OutputOption, put
 from berth.cli.running import Order, Running, as_data, draw, ordered, running
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from berth.adapters.kube import KubeApi
 
@@ -38,11 +39,14 @@ def top(
 
     Exit status: 0; 1 when the cluster can't be read; 2 for a wrong command line.
     """
+    from rich.console import Console
+
     file = str(kubeconfig) if kubeconfig else None
     live = sys.stdout.isatty() and not once and output is Output.TABLE
     with failing():
         if live:
-            asyncio.run(_watch(file, namespace, everywhere, sort, every))
+            with suppress(KeyboardInterrupt):
+                asyncio.run(watch(Console(highlight=False), file, namespace, everywhere, sort, every))
             return
         rows = asyncio.run(_look_once(file, namespace, everywhere))
     now, rows = time.time(), ordered(rows, sort)
@@ -56,7 +60,9 @@ async def _look_once(kubeconfig: str | None, namespace: str, everywhere: bool) -
         return await look(api, _where(kubeconfig, namespace, everywhere))
 
 
-async def _watch(kubeconfig: str | None, namespace: str, everywhere: bool, sort: Order, every: float) -> None:
+async def watch(
+    console: Console, kubeconfig: str | None, namespace: str, everywhere: bool, sort: Order, every: float
+) -> None:
     """Draw until interrupted; a server that does not answer for a while is named, and asked again."""
     from rich.console import Group
     from rich.live import Live
@@ -68,7 +74,7 @@ async def _watch(kubeconfig: str | None, namespace: str, everywhere: bool, sort:
     where = _where(kubeconfig, namespace, everywhere)
     async with connect(kubeconfig) as api:
         shown = draw(ordered(await look(api, where), sort), time.time())
-        with Live(shown, screen=True, auto_refresh=False) as live:
+        with Live(shown, console=console, screen=True, auto_refresh=False) as live:
             while True:
                 live.update(Group(_title(where), shown), refresh=True)
                 await asyncio.sleep(every)
