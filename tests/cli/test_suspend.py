@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from berth.cli import following
+from berth.cli import checkpoint, following
 from berth.control.ports import TRAINING_JOBS
 from tests.cli.live import Live, living
 from tests.control.builders import a_node, a_training_job
@@ -63,6 +65,18 @@ async def test_a_checkpoint_is_made_at_once_and_the_job_runs_on(live: Live) -> N
     told = json.loads((await live("checkpoint", "tj/llm", "-ojson", "--timeout=30s")).output)
     assert (told["attempt"], told["step"]) == (1, 7)
     assert live.world.status("llm")["saveRequest"]["id"] != first
+
+
+async def test_two_wishes_in_one_second_are_two(live: Live) -> None:
+    save = partial(checkpoint.save, live.world.api, "team", "llm", 2e9, 30.0)
+    for _ in range(2):
+        saving = asyncio.create_task(save())
+        while not saving.done():
+            await live.world.turn()
+            live.world.run_controllers()
+        await saving
+    requests = [c.body["status"].get("saveRequest") for c in live.world.api.calls if c.subresource == "status"]
+    assert len({one["id"] for one in requests if one}) == 2
 
 
 async def test_a_checkpoint_after_a_suspension_is_of_the_next_attempt(live: Live) -> None:

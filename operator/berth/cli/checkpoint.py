@@ -60,6 +60,7 @@ async def save(api: KubeApi, namespace: str, name: str, now: float, seconds: flo
     """
     from berth.cli.following import NotAsWanted, follow, found
     from berth.control.checkpoints import CHECKPOINT_ANNOTATION
+    from berth.control.interruptions import moment
     from berth.control.ports import TRAINING_JOBS
     from berth.control.status import from_rfc3339, to_rfc3339
 
@@ -68,7 +69,8 @@ async def save(api: KubeApi, namespace: str, name: str, now: float, seconds: flo
     status = raw["status"]
     last = (from_rfc3339(status.get(key)) for key in ("admittedAt", "startedAt"))
     asked = from_rfc3339((status.get("saveRequest") or {}).get("time"))
-    wanted = int(max(now, *last, asked)) + 1  # later than all that was, whatever this clock says
+    before = moment((raw["metadata"].get("annotations") or {}).get(CHECKPOINT_ANNOTATION, ""))
+    wanted = int(max(now, *last, asked, before)) + 1  # later than all that was, whatever this clock says
     mark = {"metadata": {"annotations": {CHECKPOINT_ANNOTATION: to_rfc3339(wanted)}}}
     problem = status.get("checkpointProblem")
     await api.merge(TRAINING_JOBS, namespace, name, mark)
