@@ -1,4 +1,4 @@
-"""Command line: `python -m e2e.fakegpu fleet|plugin|agent|metadata|manifests|set-health`."""
+"""Command line: `python -m e2e.fakegpu fleet|plugin|agent|metadata|manifests|set-health|set-load`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from e2e.fakegpu.fleet import FleetError, load_fleet, preset_names
 from e2e.fakegpu.kube import ApiError, connect
 from e2e.fakegpu.kwok import KwokFleet
 from e2e.fakegpu.metadata import serve
-from e2e.fakegpu.objects import UNHEALTHY
+from e2e.fakegpu.objects import LOAD, UNHEALTHY
 
 
 def main() -> int:
@@ -75,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--node", required=True)
     health.add_argument("--unhealthy", default="", help="indices of all broken boards, such as 0,3; empty: none")
     health.set_defaults(run=_set_health)
+    load = commands.add_parser("set-load", help="have boards and MIG instances of a node do this much")
+    load.add_argument("--kubeconfig")
+    load.add_argument("--node", required=True)
+    load.add_argument("--load", default="", help="0=0.8,2@4=0.35: board, or board@start, and 0 to 1; empty: as it comes")
+    load.set_defaults(run=_set_load)
     return parser
 
 
@@ -149,9 +154,17 @@ async def _manifests(args: argparse.Namespace) -> int:
 
 
 async def _set_health(args: argparse.Namespace) -> int:
+    return await _annotate(args, UNHEALTHY, args.unhealthy)
+
+
+async def _set_load(args: argparse.Namespace) -> int:
+    return await _annotate(args, LOAD, args.load)
+
+
+async def _annotate(args: argparse.Namespace, annotation: str, value: str) -> int:
     async with connect(args.kubeconfig) as kube:
-        annotations = {UNHEALTHY: args.unhealthy or None}
-        await kube.merge(f"/api/v1/nodes/{args.node}", {"metadata": {"annotations": annotations}})
+        body = {"metadata": {"annotations": {annotation: value or None}}}
+        await kube.merge(f"/api/v1/nodes/{args.node}", body)
     return 0
 
 

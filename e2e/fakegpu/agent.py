@@ -93,6 +93,7 @@ class RealNode:
         self.manager.held = node.held
         self._reporter.uid = node.metadata.uid
         self.node.set_unhealthy(node.unhealthy)
+        self.node.load = node.load
 
     async def advance(self, now: float) -> None:
         """Learn who holds what, let mig-manager work until `now`, and bring the device plugin into step.

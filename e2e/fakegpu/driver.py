@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from berth.control.gpus import Gpu, GpuError, GpuInstance, GpuInUse, Inventory, PluginError, Pod
+from berth.control.gpus import Gpu, GpuError, GpuInstance, GpuInUse, Inventory, PluginError, Pod, Reading
 from e2e.fakegpu.hardware import Board, LayoutError
 from e2e.fakegpu.node import Node
+from e2e.fakegpu.sensors import Sensors
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,24 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Driver:
-    """Implements `control.gpus.Gpus` and `DevicePlugin` on a node's boards."""
+    """Implements `control.gpus.Gpus`, `Meters` and `DevicePlugin` on a node's boards."""
 
     node: Node
     changed: Callable[[], None] = lambda: None  # what the kubelet is offered changed
     wrongs: list[str] = field(default_factory=list)  # removals under a pod
+    sensors: Sensors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sensors = Sensors(self.node)
 
     async def read(self) -> Inventory:
         """The boards as they are."""
         gpus = tuple(self._gpu(board) for board in self.node.boards)
         return Inventory(gpus, None if self.node.member.pool.nvlink != "pairs" else self.node.links)
+
+    async def measure(self) -> tuple[Reading, ...]:
+        """What the boards do."""
+        return self.sensors.read()
 
     async def set_mig(self, gpu: str, enabled: bool) -> None:
         """Switch a board that is idle and has no instances."""
@@ -149,6 +158,7 @@ async def serving(driver: Driver, socket: Path) -> AsyncIterator[None]:
 async def _answered(driver: Driver, request: _Request) -> _Answer:
     calls: dict[str, Callable[..., Any]] = {
         "read": driver.read,
+        "measure": driver.measure,
         "set_mig": driver.set_mig,
         "create": driver.create,
         "destroy": driver.destroy,
@@ -170,6 +180,10 @@ class RemoteDriver:
     async def read(self) -> Inventory:
         """The boards as they are."""
         return msgspec.json.decode(await self._call("read"), type=Inventory)
+
+    async def measure(self) -> tuple[Reading, ...]:
+        """What the boards do."""
+        return msgspec.json.decode(await self._call("measure"), type=tuple[Reading, ...])
 
     async def set_mig(self, gpu: str, enabled: bool) -> None:
         """Switch a board."""

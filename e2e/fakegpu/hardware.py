@@ -155,6 +155,9 @@ class Board:
     healthy: bool = True
     mig_enabled: bool = False
     instances: list[Instance] = field(default_factory=list)
+    ecc_corrected: int = 0  # memory errors so far
+    ecc_uncorrected: int = 0
+    xids: list[int] = field(default_factory=list)  # errors that the driver told of, in their order
 
     def lay(self, mig_enabled: bool, wanted: Sequence[Wanted] = ()) -> None:
         """Put the board in this mode with these instances; LayoutError leaves it as it was.

@@ -129,6 +129,7 @@ class KwokFleet:
         played.manager.label(node.mig_config)
         played.manager.held = node.held
         played.node.set_unhealthy(node.unhealthy)
+        played.node.load = node.load
         known = played.node.capacity()
         played.allocatable = {n: int(v) for n, v in node.status.allocatable.items() if n in known}
         played.reporter.uid = node.metadata.uid

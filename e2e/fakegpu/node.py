@@ -33,6 +33,7 @@ class Node:
     links: Links
     hidden: bool = False  # the device plugin is paused, so the kubelet has no healthy device
     holders: dict[str, Holder] = field(default_factory=dict)  # device id -> pod
+    load: Mapping[str, float] = field(default_factory=dict)  # what devices were told to do: "0", "2@4" -> 0 to 1
     seen: set[str] = field(default_factory=set)  # resources that the kubelet has heard of, now perhaps empty
     _listed: dict[str, dict[str, Board]] = field(default_factory=dict)  # what the device plugin saw when it last looked
 

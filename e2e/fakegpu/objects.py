@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -13,6 +14,7 @@ from e2e.fakegpu.migmanager import CONFIG_LABEL, DelayedConfig
 from e2e.fakegpu.node import Holder
 
 UNHEALTHY = "fakegpu.berth.dev/unhealthy"  # node annotation: comma-separated indices of broken boards
+LOAD = "fakegpu.berth.dev/load"  # node annotation: utilization of boards, and of instances by their start: 0=0.8,2@4=0.35
 HOLD = "fakegpu.berth.dev/hold"  # node annotation: while it is there, a repartition that has begun does not end
 
 
@@ -36,6 +38,13 @@ class NodeObject(msgspec.Struct):
         """The boards that the node's annotation declares broken."""
         text = self.metadata.annotations.get(UNHEALTHY, "")
         return [int(part) for part in text.split(",") if part.strip().isdigit()]
+
+    @property
+    def load(self) -> dict[str, float]:
+        """How busy the node's annotation has its boards and instances; what can't be read counts as not said."""
+        parts = (part.strip().partition("=") for part in self.metadata.annotations.get(LOAD, "").split(","))
+        found = {device: float(share) for device, _, share in parts if re.fullmatch(r"0(\.\d+)?|1(\.0+)?", share)}
+        return {device: share for device, share in found.items() if device}
 
     @property
     def held(self) -> bool:

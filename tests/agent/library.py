@@ -12,8 +12,9 @@ from typing import Any
 
 import pynvml
 
-from e2e.fakegpu.hardware import Board, Instance, LayoutError
+from e2e.fakegpu.hardware import Board, Instance, LayoutError, silicon_of
 from e2e.fakegpu.node import Node
+from e2e.fakegpu.sensors import TELLS_MORE, Sensors
 
 
 class Killed(BaseException):
@@ -74,14 +75,26 @@ class Library:
     NVMLError = _Refused
 
     def __post_init__(self) -> None:
+        self.sensors = Sensors(self.node)
+        self.samples = 0  # that somebody must still free
         self._pending: dict[str, bool] = {}
         self._gis = {b.uuid: [self._whole(b, i) for i in b.instances] for b in self.node.boards}
 
     def __getattr__(self, name: str) -> Any:
         """Constants are pynvml's own."""
-        if name.startswith("NVML_"):
+        if name.startswith(("NVML_", "nvmlEventType", "nvmlMemory_")):
             return getattr(pynvml, name)
         raise AttributeError(name)
+
+    def __getattribute__(self, name: str) -> Any:
+        """Functions fail where a test has trouble with them."""
+        found = object.__getattribute__(self, name)
+
+        def entered(*arguments: Any) -> Any:
+            self._enter(name)
+            return found(*arguments)
+
+        return entered if name.startswith("nvml") else found
 
     def _enter(self, function: str) -> None:
         if function == self.crash_in:
@@ -98,7 +111,6 @@ class Library:
     # Boards
 
     def nvmlInit(self) -> None:
-        self._enter("nvmlInit")
         self.users += 1
 
     def nvmlShutdown(self) -> None:
@@ -110,7 +122,6 @@ class Library:
         return len(self.node.boards)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:
-        self._enter("nvmlDeviceGetHandleByIndex")
         if index in self.lost:
             raise _Refused(pynvml.NVML_ERROR_GPU_IS_LOST)
         return self.node.boards[index]
@@ -127,8 +138,10 @@ class Library:
     def nvmlDeviceGetName(self, board: Board) -> str:
         return board.model.products[0].replace("-", " ", 1)
 
-    def nvmlDeviceGetMemoryInfo(self, board: Board) -> Info:
-        return Info(total=board.model.memory_mib * 2**20)
+    def nvmlDeviceGetMemoryInfo(self, device: Board | Device, version: int = 0) -> Info:
+        board, instance = (device, None) if isinstance(device, Board) else (device.of.on.board, device.of.on.instance)
+        load = self.sensors.load(board, instance)
+        return Info(total=load.memory_total, used=load.memory_used)
 
     def nvmlDeviceGetRemappedRows(self, board: Board) -> tuple[int, int, int, int]:
         if not board.model.profiles:
@@ -161,7 +174,6 @@ class Library:
         return [int(board.mig_enabled), int(self._pending.get(board.uuid, board.mig_enabled))]
 
     def nvmlDeviceSetMigMode(self, board: Board, mode: int) -> int:
-        self._enter("nvmlDeviceSetMigMode")
         if self._gis[board.uuid]:
             return int(pynvml.NVML_ERROR_IN_USE)
         if self.needs_reset:
@@ -186,7 +198,6 @@ class Library:
         )
 
     def nvmlDeviceGetGpuInstances(self, board: Board, profile: int, room: Any, count: Any) -> None:
-        self._enter("nvmlDeviceGetGpuInstances")
         found = [gi for gi in self._gis[board.uuid] if gi.instance.placed.profile.gi_profile_id == profile]
         _fill(room, count, found)
 
@@ -209,7 +220,6 @@ class Library:
             room[i].start, room[i].size = place
 
     def nvmlDeviceCreateGpuInstanceWithPlacement(self, board: Board, number: int, placement: Any) -> _Gi:
-        self._enter("nvmlDeviceCreateGpuInstanceWithPlacement")
         try:
             board.create(number, placement._obj.start)
         except LayoutError as error:
@@ -219,7 +229,6 @@ class Library:
         return gi
 
     def nvmlGpuInstanceDestroy(self, gi: _Gi) -> None:
-        self._enter("nvmlGpuInstanceDestroy")
         if gi.compute:
             raise _Refused(pynvml.NVML_ERROR_IN_USE)
         self._gis[gi.board.uuid].remove(gi)
@@ -235,7 +244,6 @@ class Library:
         return Info(id=number, sliceCount=sizes[number], instanceCount=slices // sizes[number])
 
     def nvmlGpuInstanceCreateComputeInstance(self, gi: _Gi, number: int) -> _Compute:
-        self._enter("nvmlGpuInstanceCreateComputeInstance")
         compute = _Compute(gi, {0: 1, 1: 2, 2: 3, 3: 4, 4: 7}[number])
         gi.compute.append(compute)
         return compute
@@ -245,7 +253,6 @@ class Library:
         _fill(room, count, [each for each in gi.compute if each.slices == slices])
 
     def nvmlComputeInstanceDestroy(self, compute: _Compute) -> None:
-        self._enter("nvmlComputeInstanceDestroy")
         compute.on.compute.remove(compute)
 
     def nvmlDeviceGetMaxMigDeviceCount(self, board: Board) -> int:
@@ -262,6 +269,88 @@ class Library:
 
     def nvmlDeviceGetAttributes(self, device: Device) -> Info:
         return Info(computeInstanceSliceCount=device.of.slices)
+
+
+    # What boards do
+
+    def nvmlDeviceGetPowerUsage(self, board: Board) -> int:
+        return round(self.sensors.watts(board) * 1000)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, board: Board) -> int:
+        self.sensors.tick()
+        return round(self.sensors.joules(board) * 1000)
+
+    def nvmlDeviceGetTemperature(self, board: Board, sensor: int) -> int:
+        return round(self.sensors.celsius(board))
+
+    def nvmlDeviceGetTotalEccErrors(self, board: Board, kind: int, since: int) -> int:
+        assert since == pynvml.NVML_VOLATILE_ECC
+        corrected = kind == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+        return board.ecc_corrected if corrected else board.ecc_uncorrected
+
+    def nvmlDeviceGetUtilizationRates(self, board: Board) -> Info:
+        if board.mig_enabled:
+            raise _Refused(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return Info(gpu=round(self.sensors.utilization(board) * 100))
+
+    # Performance monitoring
+
+    def nvmlGpmQueryDeviceSupport(self, board: Board) -> Info:
+        return Info(isSupportedDevice=int(silicon_of(board.model).family in TELLS_MORE))
+
+    def nvmlGpmSampleAlloc(self) -> Info:
+        self.samples += 1
+        return Info(load=None)
+
+    def nvmlGpmSampleFree(self, sample: Info) -> None:
+        self.samples -= 1
+        sample.load = None
+
+    def nvmlGpmSampleGet(self, board: Board, sample: Info) -> Info:
+        if board.mig_enabled:
+            raise _Refused(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        sample.load = self.sensors.load(board)
+        return sample
+
+    def nvmlGpmMigSampleGet(self, board: Board, number: int, sample: Info) -> Info:
+        sample.load = self.sensors.load(board, board.instance(number))
+        return sample
+
+    def c_nvmlGpmMetricsGet_t(self) -> Info:
+        return Info(metrics=[Info(nvmlReturn=0, value=0.0) for _ in range(pynvml.NVML_GPM_METRIC_MAX)])
+
+    def nvmlGpmMetricsGet(self, asked: Info) -> Info:
+        assert asked.version == pynvml.NVML_GPM_METRICS_GET_VERSION
+        assert asked.sample1.load is not None, "it was freed"
+        load = asked.sample2.load
+        values = {
+            pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL: load.utilization,
+            pynvml.NVML_GPM_METRIC_SM_UTIL: load.sm_active,
+        }
+        for metric in asked.metrics[: asked.numMetrics]:
+            metric.value = 100 * values[metric.metricId]
+        return asked
+
+    # Events
+
+    def nvmlEventSetCreate(self) -> dict[str, int]:
+        """By the UUID of each board: how many of its errors were told of."""
+        return {}
+
+    def nvmlDeviceRegisterEvents(self, board: Board, kinds: int, events: dict[str, int]) -> None:
+        events[board.uuid] = len(board.xids)
+
+    def nvmlEventSetWait_v2(self, events: dict[str, int], milliseconds: int) -> Info:
+        for board in self.node.boards:
+            told = events.get(board.uuid, len(board.xids))
+            if told < len(board.xids):
+                events[board.uuid] += 1
+                kind = pynvml.nvmlEventTypeXidCriticalError
+                return Info(device=board, eventType=kind, eventData=board.xids[told])
+        raise _Refused(pynvml.NVML_ERROR_TIMEOUT)
+
+    def nvmlEventSetFree(self, events: dict[str, int]) -> None:
+        events.clear()
 
 
 def _fill(room: Any, count: Any, found: list[Any]) -> None:

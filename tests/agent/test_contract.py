@@ -15,7 +15,7 @@ import pytest
 
 from berth.adapters import nvml
 from berth.adapters.nvml import Nvml
-from berth.control.gpus import Gpu, GpuError, GpuInUse, Gpus
+from berth.control.gpus import Gpu, GpuError, GpuInUse, Reading
 from e2e.fakegpu.driver import Driver, RemoteDriver, serving
 from tests.agent.library import Library
 from tests.agent.nodes import a_node, mig
@@ -27,12 +27,17 @@ DRIVERS = ("in process", "through a socket", "NVML on a stand-in", "real NVML")
 class Bench:
     """One board in MIG mode, without instances, behind some driver."""
 
-    gpus: Gpus
+    gpus: Driver | RemoteDriver | Nvml  # all of them Gpus and Meters
     uuid: str
 
     async def board(self) -> Gpu:
         """The board as it is now."""
         return next(gpu for gpu in (await self.gpus.read()).gpus if gpu.uuid == self.uuid)
+
+    async def reading(self) -> Reading:
+        """What the board does, of two looks the second, as monitoring tells what happened between two."""
+        await self.gpus.measure()
+        return next(found for found in await self.gpus.measure() if found.uuid == self.uuid)
 
     async def create(self, profile: str, start: int) -> None:
         """Make an instance of a profile, by name."""
@@ -54,7 +59,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async with serving(Driver(node), tmp_path / "gpus.sock"):
             yield Bench(RemoteDriver(tmp_path / "gpus.sock"), node.boards[0].uuid)
     elif request.param == "NVML on a stand-in":
-        yield Bench(Nvml(Library(node)), node.boards[0].uuid)
+        yield Bench(Nvml(Library(node), listen=True), node.boards[0].uuid)
     else:
         async for real in _real():
             yield real
@@ -64,7 +69,7 @@ async def _real() -> AsyncIterator[Bench]:
     uuid = os.environ.get("BERTH_TEST_GPU", "")
     if not uuid:
         pytest.skip("no GPU here: set BERTH_TEST_GPU to the UUID of an idle board in MIG mode")
-    bench = Bench(nvml.connect(), uuid)
+    bench = Bench(nvml.connect(listen=True), uuid)
     assert await bench.layout() == [], "the board has instances: choose an empty one"
     yield bench
     for instance in (await bench.board()).instances:
@@ -143,3 +148,52 @@ async def test_a_board_says_what_it_is(bench: Bench) -> None:
     assert gpu.mig_enabled
     assert gpu.model.memory_slices == 8
     assert gpu.memory_mib > 30_000
+
+
+async def test_a_board_tells_what_it_takes_and_how_it_is(bench: Bench) -> None:
+    gpu, reading = await bench.board(), await bench.reading()
+    assert reading.watts is not None
+    assert 10 < reading.watts < 1.5 * gpu.model.power_watts
+    assert reading.celsius is not None
+    assert 10 < reading.celsius < 110
+    assert reading.load.memory_total is not None
+    assert reading.load.memory_used is not None
+    assert reading.load.memory_used <= reading.load.memory_total
+    assert abs(reading.load.memory_total / 2**20 - gpu.memory_mib) < 0.05 * gpu.memory_mib
+    assert (reading.ecc_corrected is None) == (reading.ecc_uncorrected is None)
+
+
+async def test_energy_is_counted_and_never_falls(bench: Bench) -> None:
+    before, after = await bench.reading(), await bench.reading()
+    assert before.joules is not None
+    assert after.joules is not None
+    assert after.joules >= before.joules
+
+
+async def test_a_board_in_mig_mode_has_no_utilization_and_its_instances_have_their_own(bench: Bench) -> None:
+    gpu = await bench.board()
+    await bench.create(plain(gpu, 3), 0)
+    await bench.create(plain(gpu, 1), 4)
+    instances = (await bench.board()).instances
+    reading = await bench.reading()
+    assert reading.load.utilization is None
+    assert reading.instances.keys() == {instance.id for instance in instances}
+    large, small = (reading.instances[instance.id] for instance in instances)
+    assert large.memory_total is not None
+    assert small.memory_total is not None
+    assert small.memory_total < large.memory_total < gpu.memory_mib * 2**20
+    for load in (large, small):  # on a board with performance monitoring, as all that this suite runs on
+        assert load.utilization is not None
+        assert 0 <= load.utilization <= 1
+
+
+async def test_measuring_keeps_nobody_from_changing_the_layout(bench: Bench) -> None:
+    gpu = await bench.board()
+    await bench.create(plain(gpu, 1), 0)
+    await bench.reading()
+    await bench.gpus.destroy(bench.uuid, (await bench.board()).instances[0].id)
+    assert (await bench.reading()).instances == {}
+
+
+async def test_errors_are_counted_by_their_xid_from_when_somebody_listens(bench: Bench) -> None:
+    assert (await bench.reading()).xids == {}

@@ -145,3 +145,98 @@ async def test_lets_the_boards_go_after_each_look_so_that_they_can_be_reset(trou
     with suppress(GpuError):
         await boards(library)
     assert library.users == 0
+
+
+READING = {  # each function, and what is absent where it gives nothing
+    "nvmlDeviceGetPowerUsage": "watts",
+    "nvmlDeviceGetTotalEnergyConsumption": "joules",
+    "nvmlDeviceGetTemperature": "celsius",
+    "nvmlDeviceGetTotalEccErrors": "ecc_corrected",
+    "nvmlDeviceRegisterEvents": "xids",
+    "nvmlEventSetCreate": "xids",
+}
+
+
+@pytest.mark.parametrize("function", READING)
+async def test_a_value_that_a_board_lacks_is_absent_never_0_and_costs_no_other(function: str) -> None:
+    library = a_library()
+    whole = (await Nvml(library, listen=True).measure())[0]
+    library.trouble[function] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    part = (await Nvml(library, listen=True).measure())[0]
+    for name in set(READING.values()) - {"joules"}:
+        assert getattr(part, name) == (None if name == READING[function] else getattr(whole, name))
+    assert (part.joules is None) == (function == "nvmlDeviceGetTotalEnergyConsumption")
+
+
+async def test_utilization_is_the_mean_between_two_looks_where_the_board_is_monitored() -> None:
+    library = a_library(mig=mig("3g.40gb@0"))
+    library.node.load = {"0@0": 0.25, "1": 0.5}
+    nvml = Nvml(library, listen=True)
+    first, _ = await nvml.measure()
+    assert first.instances[1].utilization is None
+    mig_board, whole = await nvml.measure()
+    assert (mig_board.instances[1].utilization, mig_board.instances[1].sm_active) == (0.25, 0.2)
+    assert (whole.load.utilization, whole.load.sm_active) == (0.5, 0.4)
+
+
+async def test_a_board_without_monitoring_tells_its_utilization_and_nothing_of_its_instances() -> None:
+    library = a_library(board="A100-80GB", mig=mig("3g.40gb@0"))
+    library.node.load = {"0@0": 0.25, "1": 0.5}
+    nvml = Nvml(library, listen=True)
+    await nvml.measure()
+    mig_board, whole = await nvml.measure()
+    assert mig_board.instances[1].utilization is None
+    assert mig_board.instances[1].memory_used is not None
+    assert (whole.load.utilization, whole.load.sm_active) == (0.5, None)
+
+
+async def test_counts_the_errors_that_come_while_it_listens_by_xid() -> None:
+    library = a_library()
+    board = library.node.boards[1]
+    board.xids.append(31)  # before anybody listened
+    nvml = Nvml(library, listen=True)
+    await nvml.measure()
+    board.xids += [79, 48, 79]
+    _, reading = await nvml.measure()
+    assert (reading.xids, reading.last_xid) == ({79: 2, 48: 1}, 79)
+    await nvml.set_mig(library.node.boards[0].uuid, True)  # which lets NVML go
+    board.xids.append(79)  # and so is missed
+    await nvml.measure()
+    board.xids.append(79)
+    assert (await nvml.measure())[1].xids == {79: 3, 48: 1}
+
+
+async def test_holds_the_boards_only_to_listen_and_not_while_one_waits_for_a_reset() -> None:
+    library = a_library()
+    silent, nvml = Nvml(library), Nvml(library, listen=True)
+    await silent.measure()
+    assert library.users == 0
+    await nvml.measure()
+    await nvml.measure()
+    assert (library.users, library.samples) == (1, 2)
+    library.needs_reset = True
+    await nvml.set_mig(library.node.boards[0].uuid, True)
+    assert (library.users, library.samples) == (0, 0)
+    await nvml.read()
+    await nvml.measure()
+    assert library.users == 0
+
+
+async def test_a_board_that_fell_off_the_bus_has_no_reading_and_the_others_have_theirs() -> None:
+    library = a_library()
+    nvml = Nvml(library, listen=True)
+    await nvml.measure()
+    library.lost = frozenset({0})
+    assert [reading.uuid for reading in await nvml.measure()] == [library.node.boards[1].uuid]
+
+
+async def test_begins_anew_when_the_driver_is_gone() -> None:
+    library = a_library()
+    nvml = Nvml(library, listen=True)
+    await nvml.measure()
+    library.trouble["nvmlDeviceGetCount"] = pynvml.NVML_ERROR_UNKNOWN
+    with pytest.raises(GpuError):
+        await nvml.measure()
+    assert (library.users, library.samples) == (0, 0)
+    library.trouble = {}
+    assert len(await nvml.measure()) == 2

@@ -12,7 +12,8 @@ from ctypes import byref, c_uint
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from berth.control.gpus import Gpu, GpuError, GpuInstance, GpuInUse, Inventory
+from berth.adapters.nvml_readings import Readings
+from berth.control.gpus import Gpu, GpuError, GpuInstance, GpuInUse, Inventory, Reading
 
 T = TypeVar("T")
 
@@ -28,14 +29,19 @@ class _Profile:
 
 
 class Nvml:
-    """Implements `control.gpus.Gpus`. `library` is the module pynvml, or what behaves like it.
+    """Implements `control.gpus.Gpus` and `Meters`. `library` is the module pynvml, or what behaves like it.
 
     Calls run in threads, one at a time: a mode change takes seconds, and NVML keeps no promise about overlapping ones.
-    The library is let go after each, since a board that anybody has open, if only to look, can't be reset.
+    The library is let go after each, since a board that anybody has open, if only to look, can't be reset. With
+    `listen` it is kept open between measurements instead, which Xid errors and performance monitoring take, except
+    while a board's MIG mode waits for a reset.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, listen: bool = False) -> None:
         self._nvml = library
+        self._readings = Readings(library)
+        self._listen = listen
+        self._awaits_reset = False
         self._turn = asyncio.Lock()
         self._last: dict[int, Gpu] = {}  # boards as they were last seen
         self._linked: tuple[tuple[int, ...], ...] | None = None
@@ -43,6 +49,10 @@ class Nvml:
     async def read(self) -> Inventory:
         """What is there now."""
         return await self._call(self._read)
+
+    async def measure(self) -> tuple[Reading, ...]:
+        """What the boards do."""
+        return await self._call(lambda: self._readings.read(self._listen and not self._awaits_reset))
 
     async def set_mig(self, gpu: str, enabled: bool) -> None:
         """Switch a board; it may only happen at its next reset."""
@@ -68,6 +78,7 @@ class Nvml:
             finally:
                 self._nvml.nvmlShutdown()
         except self._nvml.NVMLError as error:
+            self._readings.let_go()  # what is kept may be of a driver that is gone
             raise self._told(error) from error
 
     def _told(self, error: Any) -> GpuError:
@@ -92,6 +103,9 @@ class Nvml:
         found = [self._board(index) for index in range(count)]
         handles = [handle for _, handle in found]
         self._last = {gpu.index: gpu for gpu, _ in found}
+        self._awaits_reset = any(gpu.mig_enabled != gpu.mig_pending for gpu, _ in found)
+        if self._awaits_reset:
+            self._readings.let_go()
         if None not in handles:
             self._linked = self._links(handles)
         return Inventory(tuple(gpu for gpu, _ in found), self._linked)
@@ -210,6 +224,7 @@ class Nvml:
 
     def _set_mig(self, gpu: str, enabled: bool) -> None:
         nvml = self._nvml
+        self._readings.let_go()
         status = nvml.nvmlDeviceSetMigMode(nvml.nvmlDeviceGetHandleByUUID(gpu), int(enabled))
         if status not in (nvml.NVML_SUCCESS, nvml.NVML_ERROR_RESET_REQUIRED):
             raise nvml.NVMLError(status)
@@ -274,13 +289,13 @@ class Nvml:
         return list(room[: count.value])
 
 
-def connect() -> Nvml:
-    """The node's NVML. Raises GpuError where the package that speaks to it is not installed."""
+def connect(listen: bool = False) -> Nvml:
+    """The node's NVML, kept open to `listen`. Raises GpuError where the package that speaks to it is not installed."""
     try:
         import pynvml
     except ImportError as error:
         raise GpuError("nvidia-ml-py is not installed: pip install berth[agent]") from error
-    return Nvml(pynvml)
+    return Nvml(pynvml, listen)
 
 
 def _text(value: bytes | str) -> str:

@@ -9,7 +9,7 @@ PluginError        the device plugin can't be told to look again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from berth.model.gpus import BoardModel, Profile, model_of_product
@@ -100,6 +100,40 @@ class Inventory:
 
     gpus: tuple[Gpu, ...]  # by index
     links: tuple[tuple[int, ...], ...] | None = None  # NVLinks between boards i and j; None: NVSwitch or no NVLink
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a board or a MIG instance was since the last look, and its memory. None: nobody can say."""
+
+    utilization: float | None = None  # share of the time in which anything ran on it, 0 to 1
+    sm_active: float | None = None  # share of its SMs that were busy, on average, 0 to 1
+    memory_used: int | None = None  # bytes
+    memory_total: int | None = None  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a board's sensors and counters say. None: it has none such, or it can't be read; never 0 instead."""
+
+    uuid: str
+    load: Load = field(default_factory=Load)  # of the whole board; in MIG mode drivers give no utilization
+    instances: Mapping[int, Load] = field(default_factory=dict)  # by the id of the GPU instance
+    watts: float | None = None
+    joules: float | None = None  # used since the driver was loaded
+    celsius: float | None = None
+    ecc_corrected: int | None = None  # memory errors since the driver was loaded
+    ecc_uncorrected: int | None = None
+    xids: Mapping[int, int] | None = None  # errors that the driver told of since somebody listens, by their Xid
+    last_xid: int | None = None
+
+
+class Meters(Protocol):
+    """What the boards of a node do."""
+
+    async def measure(self) -> tuple[Reading, ...]:
+        """A reading of each board that answers. Raises a GpuError that a person can act on."""
+        ...
 
 
 class Gpus(Protocol):
