@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("set-load", help="have boards and MIG instances of a node do this much")
     load.add_argument("--kubeconfig")
     load.add_argument("--node", required=True)
-    load.add_argument("--load", default="", help="0=0.8,2@4=0.35: board, or board@start, and 0 to 1; empty: as it comes")
+    load.add_argument("--load", default="", help="0=0.8,2@4=0.35: board, or board@start; empty: as it comes")
     load.set_defaults(run=_set_load)
     return parser
 
@@ -145,7 +145,7 @@ async def _agent(args: argparse.Namespace) -> int:
         interruptions=args.interruptions,
         metadata_address=args.metadata_endpoint,
     )
-    return await run_agent(settings, gpus=driver, plugin=driver)
+    return await run_agent(settings, boards=driver, plugin=driver)
 
 
 async def _manifests(args: argparse.Namespace) -> int:

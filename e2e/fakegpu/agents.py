@@ -14,7 +14,7 @@ from berth.adapters.records import Decoder
 from berth.adapters.reflector import Reflector
 from berth.agent.agent import Agent
 from berth.agent.notices import Listener
-from berth.agent.program import GPUNodeObject, SeenRecord
+from berth.agent.program import GPUNodeObject, SeenRecord, measurer_of
 from berth.control.picture import Store
 from berth.control.ports import GPU_NODES
 from e2e.fakegpu.driver import Driver
@@ -50,6 +50,7 @@ class Agents:
                     agent.observe(None)
                     self.listeners[name].observe(None)
                 group.create_task(agent.run())
+                group.create_task(measurer_of(agent, self.drivers[name]).run())
                 if self._address:
                     address = f"{self._address}/machines/{name}"
                     sources = metadata.notices(self._cloud, session, time.time, address)

@@ -14,7 +14,7 @@ from e2e.fakegpu.migmanager import CONFIG_LABEL, DelayedConfig
 from e2e.fakegpu.node import Holder
 
 UNHEALTHY = "fakegpu.berth.dev/unhealthy"  # node annotation: comma-separated indices of broken boards
-LOAD = "fakegpu.berth.dev/load"  # node annotation: utilization of boards, and of instances by their start: 0=0.8,2@4=0.35
+LOAD = "fakegpu.berth.dev/load"  # node annotation: utilization of boards and instances: 0=0.8,2@4=0.35
 HOLD = "fakegpu.berth.dev/hold"  # node annotation: while it is there, a repartition that has begun does not end
 
 

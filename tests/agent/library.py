@@ -270,7 +270,6 @@ class Library:
     def nvmlDeviceGetAttributes(self, device: Device) -> Info:
         return Info(computeInstanceSliceCount=device.of.slices)
 
-
     # What boards do
 
     def nvmlDeviceGetPowerUsage(self, board: Board) -> int:

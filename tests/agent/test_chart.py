@@ -79,6 +79,7 @@ def test_its_rights_are_its_gpunode_and_the_sight_of_its_node() -> None:
         (["gpunodes"], ["get", "list", "watch", "create"]),
         (["gpunodes/status"], ["patch"]),
         (["nodes"], ["get"]),
+        (["pods"], ["list", "watch"]),
     ]
 
 
@@ -100,3 +101,21 @@ def test_another_kubelets_folder_is_followed_everywhere() -> None:
 def test_a_value_that_is_misspelt_is_refused() -> None:
     with pytest.raises(Refusal, match="layout"):
         an_agent(layout=False)
+
+
+def test_prometheus_finds_every_agent_by_annotation_by_service_and_by_monitor() -> None:
+    manifests = render(agent={"enabled": True}, prometheus={"serviceMonitor": {"enabled": True}})
+    template = the("DaemonSet", manifests)["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": "8082"}
+    service = the("Service", manifests, "berth-agent-metrics")
+    monitor = the("ServiceMonitor", manifests, "berth-agent")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,), (port,) = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    assert (endpoint["port"], endpoint["honorLabels"]) == (port["name"], True)
+    assert port["targetPort"] in [each["name"] for each in template["spec"]["containers"][0]["ports"]]
+
+
+def test_no_agent_no_service_of_agents() -> None:
+    assert not any("agent" in m["metadata"]["name"] for m in render(prometheus={"serviceMonitor": {"enabled": True}}))

@@ -6,22 +6,27 @@ import json
 from ctypes.util import find_library
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from kubernetes.config import ConfigException
 from typer.testing import CliRunner
 
 from berth.adapters import kube, nvml
 from berth.adapters.records import Decoder
-from berth.agent.program import HUNG_SECONDS, GPUNodeObject, health
+from berth.agent.program import HUNG_SECONDS, GPUNodeObject, measurer_of, pages
 from berth.cli.main import app
 from berth.control.gpus import GpuError
 from tests.agent.nodes import World, a_node
 
 
+def served(world: World) -> web.Application:
+    return pages(world.agent, measurer_of(world.agent, world.driver), world.api.clock)
+
+
 async def test_an_agent_that_hangs_in_the_driver_is_not_alive() -> None:
     world = World(a_node())
     await world.look()
-    async with TestClient(TestServer(health(world.agent, world.api.clock))) as client:
+    async with TestClient(TestServer(served(world))) as client:
         assert (await client.get("/healthz")).status == 200
         world.api.clock.advance(HUNG_SECONDS + 1)
         assert (await client.get("/healthz")).status == 500
@@ -29,7 +34,7 @@ async def test_an_agent_that_hangs_in_the_driver_is_not_alive() -> None:
 
 async def test_an_agent_that_only_began_is_alive() -> None:
     world = World(a_node())
-    async with TestClient(TestServer(health(world.agent, world.api.clock))) as client:
+    async with TestClient(TestServer(served(world))) as client:
         assert (await client.get("/healthz")).status == 200
 
 

@@ -359,6 +359,8 @@ class _Board(_Struct):
     model: str
     healthy: bool = False
     mig_enabled: bool = False
+    watts: float | None = None
+    utilization: float | None = None  # percent
     pod: _Holder | None = None
     instances: list[_Instance] | None = None
 
@@ -371,7 +373,10 @@ class _Board(_Struct):
         if not all(found):
             return None
         instances = tuple(sorted((i for i in found if i), key=lambda i: i.start))
-        return boards.Board(self.index, model, self.healthy, self.mig_enabled, instances, _held_by(self.pod))
+        holder, busy = _held_by(self.pod), None if self.utilization is None else self.utilization / 100
+        return boards.Board(
+            self.index, model, self.healthy, self.mig_enabled, instances, holder, watts=self.watts, utilization=busy
+        )
 
 
 class _GPUNodeMeta(ObjectMeta):

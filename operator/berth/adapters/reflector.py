@@ -54,6 +54,7 @@ class Reflector(Generic[R]):
     clock: Clock
     labels: str = ""  # label selector; "": everything
     fields: str = ""  # field selector; "": everything
+    metadata_only: bool = False  # objects come without spec and status, of which nobody here should know
     listed: asyncio.Event = field(default_factory=asyncio.Event)  # set once the store is whole
     last_event: float = 0.0  # when the server was last heard, for health checks
     _version: str = field(default="", init=False)
@@ -126,13 +127,17 @@ class Reflector(Generic[R]):
             log.exception("left out, it can't be read: %s %s/%s", self.resource.plural, meta.namespace, meta.name)
             return None
 
+    def _accepted(self, watch: bool) -> dict[str, str]:
+        kind = "PartialObjectMetadata" if watch else "PartialObjectMetadataList"
+        return {"Accept": f"application/json;as={kind};g=meta.k8s.io;v=v1"} if self.metadata_only else {}
+
     def _get(self, query: dict[str, str], timeout: aiohttp.ClientTimeout | None = None) -> Any:
         query = query | {"labelSelector": self.labels, "fieldSelector": self.fields}
         return _checked(
             self.api.session.get(
                 self.api.server + self.resource.path(),
                 params={key: value for key, value in query.items() if value},
-                headers=self.api.authorization(),
+                headers=self._accepted("watch" in query) | self.api.authorization(),
                 timeout=timeout or aiohttp.ClientTimeout(total=120),
             )
         )

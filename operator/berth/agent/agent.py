@@ -12,7 +12,15 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from berth.agent.report import INTERRUPTION, condition_of, recorded_condition, status_of, timestamp, wanted_layouts
+from berth.agent.report import (
+    INTERRUPTION,
+    condition_of,
+    recorded_condition,
+    status_of,
+    timestamp,
+    told_uses,
+    wanted_layouts,
+)
 from berth.api.crd import API_VERSION
 from berth.api.problems import Misconfigured
 from berth.control.gpus import (
@@ -28,6 +36,7 @@ from berth.control.gpus import (
 )
 from berth.control.laying import BUSY, FAILED, IN_PROGRESS, INVALID, Create, Layout, Outlook, SetMig, Step, outlook
 from berth.control.ports import GPU_NODES, NODES, Api, ApiError, Clock, Conflict, Json, NotFound
+from berth.control.usage import Telling, Usage
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +67,8 @@ class Agent:
     plugin: DevicePlugin
     clock: Clock
     may_lay_out: bool = True
+    usage: Usage = field(default_factory=Usage)  # what the boards were measured to do
+    inventory: Inventory | None = None  # as the last look found it
     last_look: float = 0.0  # or when a round last ended without one, for the health check
     _seen: Seen | None = None  # None: not looked for yet
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +77,7 @@ class Agent:
     _failures: int = 0
     _retry: float = 0.0  # when the next step may be tried
     _complaint: str = ""
+    _telling: Telling = field(default_factory=lambda: Telling(_about))
 
     def observe(self, seen: Seen | None) -> None:
         """Take in a state of the GPUNode; None: it is gone, and will be made anew."""
@@ -117,7 +129,8 @@ class Agent:
 
     async def _look(self) -> tuple[Inventory, Mapping[str, Pod]]:
         """The boards, and then who holds them, so that the answer is the fresher the more it matters."""
-        seen = await self.gpus.read(), await self.holders()
+        self.inventory = await self.gpus.read()
+        seen = self.inventory, await self.holders()
         self.last_look = self.clock()
         return seen
 
@@ -185,9 +198,14 @@ class Agent:
     async def _write(
         self, generation: int, inventory: Inventory, holders: Mapping[str, Pod], found: Outlook | None
     ) -> None:
-        """Bring the GPUNode's status up to date: all of it where something changed, else its time now and then."""
+        """Bring the GPUNode's status up to date: all of it where something changed, else its time now and then.
+
+        What the boards do changes all the time, so it waits for that: telling it takes no write of its own.
+        """
         now, recorded = self.clock(), self._seen.status if self._seen else {}
-        status = status_of(inventory, holders, self.may_lay_out)
+        uses, means = told_uses(recorded), self.usage.means(now)
+        retell = now >= self._beat and self._telling.due(uses, means, inventory, now)
+        status = status_of(inventory, holders, self.may_lay_out, means if retell else uses)
         status["observedGeneration"] = generation
         old = recorded_condition(recorded)
         status["conditions"] = [condition_of(found, generation, old, now)] if found else []
@@ -196,6 +214,8 @@ class Agent:
         if changed or now >= self._beat:
             await self._merge({"observedTime": timestamp(now), **changed})
             self._beat = now + _about(HEARTBEAT_SECONDS)
+            if retell:
+                self._telling.told(now)
 
     async def _merge(self, status: Json) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Runs one node's agent: its watch of its GPUNode, its rounds, and /healthz."""
+"""Runs one node's agent: its watches, its rounds and measurements, /healthz and /metrics."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 import msgspec
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from berth.adapters import metadata, nvml
 from berth.adapters.kube import KubeApi, connect
@@ -24,11 +26,12 @@ from berth.adapters.podresources import PodResources
 from berth.adapters.records import Decoder, ObjectMeta
 from berth.adapters.reflector import Reflector
 from berth.agent.agent import Agent, Seen
+from berth.agent.measuring import Measurer, NamedPod, PodObject
 from berth.agent.notices import Listener
-from berth.control.gpus import DevicePlugin, Gpus
+from berth.control.gpus import DevicePlugin, Gpus, Meters
 from berth.control.notices import Notices
 from berth.control.picture import Store
-from berth.control.ports import GPU_NODES, NODES, Api, ApiError, Clock, Json
+from berth.control.ports import GPU_NODES, NODES, PODS, Api, ApiError, Clock, Json
 from berth.control.records import Meta
 
 log = logging.getLogger(__name__)
@@ -88,24 +91,30 @@ class GPUNodeObject(msgspec.Struct):
         return SeenRecord(meta, Seen(self.metadata.generation, meta.version, self.spec, self.status))
 
 
-async def run(settings: Settings, gpus: Gpus | None = None, plugin: DevicePlugin | None = None) -> int:
+class Boards(Gpus, Meters, Protocol):
+    """The boards of a node, and what they do."""
+
+
+async def run(settings: Settings, boards: Boards | None = None, plugin: DevicePlugin | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises GpuError where NVML is needed and not installed."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    boards = boards or nvml.connect(listen=settings.may_lay_out)
     async with connect(settings.kubeconfig) as api, aiohttp.ClientSession() as session:
         agent = Agent(
             node=settings.node,
             api=api,
-            gpus=gpus or nvml.connect(),
+            gpus=boards,
             holders=PodResources(settings.pod_resources),
             plugin=plugin or SignalledPlugin(),
             clock=time.time,
             may_lay_out=settings.may_lay_out,
         )
-        async with _served(health(agent, time.time), settings.health_port):
+        measurer = measurer_of(agent, boards)
+        async with _served(pages(agent, measurer, time.time), settings.health_port):
             sources = partial(sources_of, settings, api, session, time.time)
-            work = asyncio.create_task(follow(agent, api, time.time, sources))
+            work = asyncio.create_task(follow(agent, api, time.time, sources, measurer))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in (work, stopped):
@@ -144,8 +153,15 @@ async def nothing() -> Sequence[Notices]:
     return ()
 
 
-async def follow(agent: Agent, api: KubeApi, clock: Clock, sources: Sources = nothing) -> None:
-    """Run the agent for ever, told of its GPUNode by a watch, and of its node's end by the sources."""
+def measurer_of(agent: Agent, meters: Meters) -> Measurer:
+    """What measures the boards that the agent sees."""
+    return Measurer(agent.node, meters, agent.holders, lambda: agent.inventory, agent.usage, agent.clock)
+
+
+async def follow(
+    agent: Agent, api: KubeApi, clock: Clock, sources: Sources = nothing, measurer: Measurer | None = None
+) -> None:
+    """Run the agent for ever, told of its GPUNode by a watch, and of its node's end by the sources; and measure."""
     listener = Listener(agent.node, api, clock)
 
     def changed(_: SeenRecord | None, new: SeenRecord | None) -> None:
@@ -168,10 +184,23 @@ async def follow(agent: Agent, api: KubeApi, clock: Clock, sources: Sources = no
         group.create_task(listen())
         log.info("node %s: its GPUNode is known; looking at the boards", agent.node)
         group.create_task(agent.run())
+        if measurer is not None:
+            group.create_task(_measure(measurer, api, clock))
 
 
-def health(agent: Agent, clock: Clock) -> web.Application:
-    """Answers /healthz: an agent that hangs, as NVML does on some broken boards, is not alive."""
+async def _measure(measurer: Measurer, api: KubeApi, clock: Clock) -> None:
+    """Measure for ever, told of the node's pods by a watch of their metadata."""
+    store = Store[NamedPod](lambda old, new: None)
+    own = f"spec.nodeName={measurer.node}"
+    reflector = Reflector(api, PODS, Decoder(PodObject), store, clock, fields=own, metadata_only=True)
+    measurer.pods = store
+    async with asyncio.TaskGroup() as group:
+        group.create_task(reflector.run())
+        group.create_task(measurer.run())
+
+
+def pages(agent: Agent, measurer: Measurer, clock: Clock) -> web.Application:
+    """Answers /metrics, and /healthz: an agent that hangs, as NVML does on some broken boards, is not alive."""
     began = clock()
 
     async def healthz(request: web.Request) -> web.Response:
@@ -179,8 +208,11 @@ def health(agent: Agent, clock: Clock) -> web.Application:
         hung = silent > HUNG_SECONDS
         return web.Response(status=500 if hung else 200, text=f"last look {silent:.0f} s ago\n")
 
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=await measurer.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
     return app
 
 

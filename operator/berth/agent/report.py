@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from berth.api.problems import first_problem
 from berth.control.gpus import Gpu, GpuInstance, Inventory, Pod, device_of
 from berth.control.laying import AS_WANTED, Layout, Outlook, Place
 from berth.control.ports import Json
+from berth.control.usage import Use
 
 CONDITION = "LaidOut"
 DRIVER = "nvidia.com/gpu"
@@ -28,14 +30,19 @@ def wanted_layouts(spec: Mapping[str, Any]) -> tuple[Layout, ...]:
     return tuple(Layout(b.index, tuple(Place(i.profile, i.start) for i in b.instances), b.mig_enabled) for b in boards)
 
 
-def status_of(inventory: Inventory, holders: Mapping[str, Pod], may_lay_out: bool) -> Json:
-    """The status without times and conditions: what two looks at the same state have in common."""
+def status_of(
+    inventory: Inventory, holders: Mapping[str, Pod], may_lay_out: bool, uses: Mapping[str, Use] = MappingProxyType({})
+) -> Json:
+    """The status without times and conditions: what two looks at the same state have in common.
+
+    `uses` is what it says of each board, by its UUID.
+    """
     held = {device_of(device): pod for device, pod in sorted(holders.items(), reverse=True)}
     known = {device for gpu in inventory.gpus for device in gpu.devices}
     status: Json = {
         "layouts": "Agent" if may_lay_out else "None",
         "driver": {"name": DRIVER},
-        "boards": [_board(gpu, held) for gpu in inventory.gpus],
+        "boards": [_board(gpu, held, uses.get(gpu.uuid, Use())) for gpu in inventory.gpus],
         "counts": {
             "boards": len(inventory.gpus),
             "instances": sum(len(gpu.instances) for gpu in inventory.gpus),
@@ -75,7 +82,13 @@ def timestamp(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _board(gpu: Gpu, held: Mapping[str, Pod]) -> Json:
+def told_uses(status: Mapping[str, Any]) -> dict[str, Use]:
+    """What a status says that its boards do, by UUID."""
+    return {board["uuid"]: Use(board.get("watts"), board.get("utilization")) for board in status.get("boards") or ()}
+
+
+def _board(gpu: Gpu, held: Mapping[str, Pod], use: Use) -> Json:
+    done = {"watts": use.watts, "utilization": use.utilization}
     return {
         "index": gpu.index,
         "uuid": gpu.uuid,
@@ -84,6 +97,7 @@ def _board(gpu: Gpu, held: Mapping[str, Pod]) -> Json:
         "healthy": gpu.healthy,
         "migEnabled": gpu.mig_enabled,
         "instances": [_instance(gpu, instance, held) for instance in gpu.instances],
+        **{name: value for name, value in done.items() if value is not None},
         **_pod(held, gpu.uuid),
     }
 

@@ -92,6 +92,12 @@ class Board(Reported):
     """Whether it can be used."""
     mig_enabled: bool
     """Whether it is in MIG mode."""
+    watts: int | None = None
+    """Power in W: the mean of the last five minutes, to 10 W. Renewed every two minutes or so, where it or utilization
+    changed by more than a tenth of what is possible. Absent: nobody can say."""
+    utilization: int | None = None
+    """Percentage of the time in which anything ran on it, to 5 %: the mean of the last five minutes, renewed with
+    watts. In MIG mode the sum of its instances by their compute slices. Absent: nobody can say."""
     pod: Holder | None = None
     """The pod that holds the whole board. Absent: none."""
     instances: list[Instance] | None = Field(None, json_schema_extra=_ATOMIC)

@@ -18,7 +18,7 @@ def agent(
     node: Annotated[str, typer.Option(envvar="NODE_NAME", help="The node that this runs on.")],
     pod_resources: Annotated[Path, typer.Option(help="The kubelet's PodResources socket.")] = POD_RESOURCES,
     report_only: Annotated[bool, typer.Option("--report-only", help="Leave the boards as they are.")] = False,
-    health_port: Annotated[int, typer.Option(help="Port of /healthz.")] = 8082,
+    health_port: Annotated[int, typer.Option(help="Port of /healthz and /metrics.")] = 8082,
     interruptions: Annotated[
         str,
         typer.Option(help="Who says when the node goes: auto (by its providerID), aws, gce, azure or none."),

@@ -139,7 +139,7 @@ class Applier:
     async def _(self, action: Pin, target: Target) -> None:
         node = self.picture.nodes.get("", action.node)
         hostname = node.meta.labels.get("kubernetes.io/hostname", action.node) if node else action.node
-        body = builders.pin(action.pod_uid, hostname, self.clock())
+        body = builders.pin(action.pod_uid, hostname, target.workload.queue, self.clock())
         answer = await self.api.merge_lists(PODS, action.ref.namespace, action.pod, body)
         self.picture.pods.update(self.read_pod(answer))
 

@@ -22,6 +22,7 @@ from berth.control.records import (
     KIND_LABEL,
     NAME_LABEL,
     PINNED_ANNOTATION,
+    QUEUE_ANNOTATION,
     UID_LABEL,
 )
 from berth.model.workloads import Device, Placement, Ref
@@ -154,10 +155,10 @@ def pod(namespace: str, template: Raw) -> Json:
     }
 
 
-def pin(pod_uid: str, hostname: str, now: float) -> Json:
-    """The strategic merge patch that ties a gated pod to a node and lifts our gate, and notes when."""
+def pin(pod_uid: str, hostname: str, queue: str, now: float) -> Json:
+    """The strategic merge patch that ties a gated pod to a node and lifts our gate, and notes when and for whom."""
     return {
-        "metadata": {"uid": pod_uid, "annotations": {PINNED_ANNOTATION: str(int(now))}},
+        "metadata": {"uid": pod_uid, "annotations": {PINNED_ANNOTATION: str(int(now)), QUEUE_ANNOTATION: queue}},
         "spec": {
             "nodeSelector": {"kubernetes.io/hostname": hostname},
             "schedulingGates": [{"$patch": "delete", "name": GATE}],

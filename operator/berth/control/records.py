@@ -20,6 +20,7 @@ ATTEMPT_LABEL = "berth.dev/attempt"
 DEVICE_ANNOTATION = "berth.dev/device"
 GENERATION_ANNOTATION = "berth.dev/generation"
 PINNED_ANNOTATION = "berth.dev/pinned-at"  # PodScheduled does not tell: its time stays that of the pod's creation
+QUEUE_ANNOTATION = "berth.dev/queue"  # whose quota a pod was pinned on; no label, which holds only 63 characters
 LAYOUT_ANNOTATION = "berth.dev/layout"  # on a Node or GPUNode: what is being laid out there, and what was before
 GATE = "berth.dev/placement"
 GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/mig-")  # what the names of whole boards and MIG instances begin with

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from berth.model.gpus import BoardModel, Profile
 
@@ -26,6 +26,9 @@ class Board:
     mig_enabled: bool = False
     instances: tuple[Instance, ...] = ()
     holder: str = ""  # "namespace/name" of the pod that holds the whole board; "": none
+    # What it did in the last minutes, coarsely, which is no part of what it is. None: nobody can say.
+    watts: float | None = field(default=None, compare=False)
+    utilization: float | None = field(default=None, compare=False)  # 0 to 1
 
     @property
     def busy(self) -> bool:
