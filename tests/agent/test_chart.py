@@ -58,6 +58,16 @@ def test_is_told_whose_metadata_service_to_listen_to() -> None:
     assert {"--interruptions=aws", "--metadata-endpoint=http://10.0.0.1:80"} <= set(container["args"])
 
 
+def test_joins_dcgm_exporter_where_it_is_told_its_address() -> None:
+    url = "http://$(NODE_IP):9400/metrics"
+    (plain,), (joined,) = pod_of(an_agent())["containers"], pod_of(an_agent(dcgm={"url": url}))["containers"]
+    assert not any(option.startswith("--dcgm-url") for option in plain["args"])
+    assert f"--dcgm-url={url}" in joined["args"]
+    assert "NODE_IP" in [each["name"] for each in joined["env"]]
+    with pytest.raises(Refusal):
+        an_agent(dcgm={"url": "10.0.0.1"})
+
+
 @pytest.mark.parametrize("bad", [{"interruptions": "azrue"}, {"metadataEndpoint": "10.0.0.1"}, {"hostNetwork": "yes"}])
 def test_settings_of_metadata_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(Refusal):

@@ -75,6 +75,11 @@ class Measurer:
             return
         try:
             readings = await self.meters.measure()
+            if inventory.gpus and not {each.uuid for each in readings} & {gpu.uuid for gpu in inventory.gpus}:
+                raise GpuError(
+                    "whoever answers knows other boards than ours: give the Service of dcgm-exporter an "
+                    "internalTrafficPolicy: Local"
+                )
         except GpuError as error:
             if str(error) != self._complaint:
                 log.warning("%s: can't measure the boards: %s", self.node, error)

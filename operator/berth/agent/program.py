@@ -20,6 +20,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from berth.adapters import metadata, nvml
+from berth.adapters.dcgm import Dcgm
 from berth.adapters.kube import KubeApi, connect
 from berth.adapters.plugin import SignalledPlugin
 from berth.adapters.podresources import PodResources
@@ -64,6 +65,7 @@ class Settings:
     kubeconfig: str | None = None
     interruptions: Interruptions = Interruptions.AUTO
     metadata_address: str = metadata.ADDRESS
+    dcgm_url: str = ""  # of dcgm-exporter's /metrics on this node; "": NVML measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ async def run(settings: Settings, boards: Boards | None = None, plugin: DevicePl
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    boards = boards or nvml.connect(listen=settings.may_lay_out)
+    boards = boards or nvml.connect(listen=settings.may_lay_out and not settings.dcgm_url)
     async with connect(settings.kubeconfig) as api, aiohttp.ClientSession() as session:
         agent = Agent(
             node=settings.node,
@@ -111,7 +113,7 @@ async def run(settings: Settings, boards: Boards | None = None, plugin: DevicePl
             clock=time.time,
             may_lay_out=settings.may_lay_out,
         )
-        measurer = measurer_of(agent, boards)
+        measurer = measurer_of(agent, Dcgm(settings.dcgm_url, session) if settings.dcgm_url else boards)
         async with _served(pages(agent, measurer, time.time), settings.health_port):
             sources = partial(sources_of, settings, api, session, time.time)
             work = asyncio.create_task(follow(agent, api, time.time, sources, measurer))

@@ -26,6 +26,9 @@ def agent(
     metadata_endpoint: Annotated[
         str, typer.Option(help="Address of that cloud's metadata service.")
     ] = "http://169.254.169.254",
+    dcgm_url: Annotated[
+        str, typer.Option(help="/metrics of this node's dcgm-exporter, which then measures instead of NVML.")
+    ] = "",
     log_format: Annotated[str, typer.Option(help="json or text")] = "json",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
 ) -> None:
@@ -49,6 +52,7 @@ def agent(
         may_lay_out=not report_only,
         interruptions=Interruptions(interruptions),
         metadata_address=metadata_endpoint,
+        dcgm_url=dcgm_url,
     )
     configure(log_format, log_level)
     try:
