@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA := $(or $(BERTH_DATA),../shared/data)
 OPENB := $(DATA)/openb
 
-.PHONY: help setup lock crds lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues chaos
+.PHONY: help setup lock crds lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -111,6 +111,9 @@ bench-planner: setup ## how long plans take, the planner alone; fails above the 
 
 bench-victims: setup ## what preemption loses, beside an exact solver and the rules in use elsewhere; fails above the limits
 	$(BIN)/python -m tests.planning.test_victims
+
+bench-agent: setup ## what a node agent costs on 8 boards with 56 instances; fails above the limits
+	$(BIN)/python -m tests.agent.bench
 
 bench-interval: setup ## the automatic checkpoint interval beside the best fixed one; fails above the limit
 	$(BIN)/python -m berth.bench.interval --spot $(dir $(OPENB))spot

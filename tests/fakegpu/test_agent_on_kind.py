@@ -36,7 +36,7 @@ async def kube(cluster: KindCluster, image: str) -> AsyncIterator[Kube]:
     chart[chart.index(daemons)] = on_simulated_boards(daemons, image)
     async with connect(str(cluster.kubeconfig)) as kube:
         for manifest in (*plugin_manifests(image), *chart):
-            await create(kube, _collection(manifest), manifest)
+            await create(kube, collection(manifest), manifest)
         yield kube
 
 
@@ -45,7 +45,7 @@ def node_of(cluster: KindCluster) -> str:
     return f"{cluster.name}-worker3"
 
 
-def _collection(manifest: dict[str, Any]) -> str:
+def collection(manifest: dict[str, Any]) -> str:
     version, namespace = manifest["apiVersion"], manifest["metadata"].get("namespace")
     scope = f"/namespaces/{namespace}" if namespace else ""
     plural = manifest["kind"].lower().removesuffix("y") + ("ies" if manifest["kind"].endswith("y") else "s")
