@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from berth.adapters.metrics import Metrics
+from berth.model.idling import Idle
 from berth.model.losses import Loss, Losses
 from berth.model.nodes import Relayout, Trouble, Way
 from berth.model.prices import CapacityType
@@ -195,3 +196,13 @@ def test_every_metric_is_documented() -> None:
 
 def test_the_version_is_told() -> None:
     assert value(Metrics("1.2.3"), "berth_build_info", version="1.2.3") == 1
+
+
+def test_idle_jobs_are_counted_by_queue_once_their_users_were_told() -> None:
+    metrics = Metrics("1")
+    attempt = Attempt(1, Placement(BOARD, ("n1",)), NOW)
+    idle = a_job(attempt=attempt, idle=Idle(NOW - 60, told=True))
+    after(metrics, Plan(), idle, a_job("new", attempt=attempt, idle=Idle(NOW)), a_job("busy", attempt=attempt))
+    assert value(metrics, "berth_idle_workloads", queue="red") == 1
+    after(metrics, Plan(), replace(idle, idle=None))
+    assert value(metrics, "berth_idle_workloads", queue="red") is None

@@ -65,6 +65,13 @@ async def test_only_a_change_by_more_than_a_tenth_of_what_is_possible_is_told(fo
     assert Telling(unvaried).due({uuid: Use(400, 50)}, {uuid: found}, inventory, 1000.0) == due
 
 
+async def test_that_a_board_becomes_idle_or_works_again_is_told_in_any_case() -> None:
+    inventory, telling = await an_inventory(), Telling(unvaried)
+    uuid = inventory.gpus[0].uuid
+    assert telling.due({uuid: Use(70, 5)}, {uuid: Use(70, 0)}, inventory, 1000.0)
+    assert telling.due({uuid: Use(70, 0)}, {uuid: Use(70, 5)}, inventory, 1000.0)
+
+
 async def test_changes_are_told_two_minutes_apart_at_least() -> None:
     inventory, telling = await an_inventory(), Telling(unvaried)
     uuid = inventory.gpus[0].uuid

@@ -33,6 +33,8 @@ SELDOM_USED = {
     ("berth.dev", "trainingjobs", "get"),
     ("berth.dev", "inferenceservices", "get"),
     ("berth.dev", "queues", "get"),
+    # Only of a job whose boards are idle, where its policy wants that.
+    ("berth.dev", "trainingjobs", "patch"),
     # Only from the second attempt on.
     ("", "persistentvolumeclaims", "get"),
     # Only where the node's agent lays out boards (tests/integration/test_node_agent.py).

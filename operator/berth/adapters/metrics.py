@@ -71,6 +71,9 @@ class Metrics:
             ["queue"],
             registry=registry,
         )
+        self.idle = Gauge(
+            "berth_idle_workloads", "TrainingJobs whose boards were idle for too long", ["queue"], registry=registry
+        )
         self.repartitions = Counter(
             "berth_repartitions", "Re-layouts of a node's boards that ended", ["result"], registry=registry
         )
@@ -95,6 +98,7 @@ class Metrics:
         self._count_losses(snapshot.workloads)
         self._count_usage(snapshot.workloads)
         self._count_unsaved(snapshot.workloads, now)
+        self._count_idle(snapshot.workloads)
         workloads = {w.ref.uid: w for w in snapshot.workloads}
         for action in plan.actions:
             workload = workloads[action.ref.uid]
@@ -173,6 +177,12 @@ class Metrics:
         self.unsaved.clear()
         for queue, seconds in oldest.items():
             self.unsaved.labels(queue).set(seconds)
+
+    def _count_idle(self, workloads: Iterable[Workload]) -> None:
+        idle = Tally(w.queue for w in workloads if w.idle is not None and w.idle.told and w.attempt is not None)
+        self.idle.clear()
+        for queue, count in idle.items():
+            self.idle.labels(queue).set(count)
 
     def _count_boards(self, snapshot: Snapshot, plan: Plan) -> None:
         self.boards.clear()

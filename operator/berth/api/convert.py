@@ -26,6 +26,7 @@ from berth.control.status import (
     claim_from,
     failures_from,
     from_rfc3339,
+    idle_from,
     is_true,
     losses_from,
     moved_from,
@@ -39,6 +40,7 @@ from berth.control.status import (
 )
 from berth.control.usages import usage_from
 from berth.model.failures import Restart
+from berth.model.idling import IdleAction, IdlePolicy
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
     Attempt,
@@ -142,6 +144,8 @@ def to_workload(
         restart=to_restart(spec) if request and kind is Kind.TRAINING_JOB else Restart(),
         failures=failures_from(status),
         pace=pace_from(status),
+        idle_policy=to_idle_policy(spec) if request and kind is Kind.TRAINING_JOB else IdlePolicy(),
+        idle=idle_from(status.get("idle")),
         expected_end=_expected_end(status),
         verdict=verdict_from(status.get("verdict")),
     )
@@ -217,6 +221,12 @@ def to_restart(spec: Raw) -> Restart:
     hang = {"auto": None, "never": inf}
     seconds = hang[asked.hang_timeout] if asked.hang_timeout in hang else _seconds(asked.hang_timeout)
     return Restart(asked.max_restarts, duration_seconds(asked.backoff), seconds)
+
+
+def to_idle_policy(spec: Raw) -> IdlePolicy:
+    """When a job's boards count as idle, and what is done then, of a spec that is sound."""
+    asked = _parse(training_job.IdlePolicy, spec.get("idlePolicy") or {}, "spec", "idlePolicy")
+    return IdlePolicy(IdleAction(asked.action), 60.0 * asked.after_minutes, asked.below_percent / 100)
 
 
 def to_shape(pod: PodSpec, raw: Raw, volume: Callable[[str], Affinity], claims: Sequence[str] = ()) -> PodShape:

@@ -198,6 +198,18 @@ class Restart(Fields):
     reports steps or a percentage. A duration counts from the start where a program reports nothing."""
 
 
+class IdlePolicy(Fields):
+    """What happens to a job whose boards do next to nothing, as docs/idle.md has it."""
+
+    action: Literal["Report", "Warn", "Suspend"] = "Report"
+    """Report: say so in status, an event and a metric. Warn: the event is a warning. Suspend: ask the workers to save
+    too, then set spec.suspend."""
+    after_minutes: int = Field(30, ge=10, le=100_000)
+    """Minutes for which all boards have to be idle. They are seen as means of five minutes."""
+    below_percent: int = Field(5, ge=5, le=50)
+    """Utilization of a board, in percent of the time, below which it is idle."""
+
+
 _NO_GROUPS = "!has(self.topology) || !has(self.topology.groups)"
 _GROUPS_PATH = ".topology.groups"
 _RIGID = "!has(self.elastic)"
@@ -297,6 +309,8 @@ class TrainingJobSpec(Fields):
     no checkpoints, and counts all work of an attempt as lost when it is stopped."""
     restart: Restart = Restart()
     """How often it is restarted after crashes, and when it counts as hung."""
+    idle_policy: IdlePolicy = IdlePolicy()
+    """When its boards count as idle, and what is done then. It takes node agents that measure them."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Seconds after its end until the job is deleted with all it made. Absent: kept."""
     template: PodTemplate
@@ -480,7 +494,7 @@ class SaveRequestStatus(Reported):
     """Number of the attempt."""
     reason: str
     """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy,
-    DeadlineAtRisk or PausedForCarbon. CheckpointRequested: somebody asked for it with the annotation
+    DeadlineAtRisk, PausedForCarbon or Idle. CheckpointRequested: somebody asked for it with the annotation
     berth.dev/checkpoint, and the attempt goes on."""
     node: str
     """The node that goes away first; empty: none does."""
@@ -488,6 +502,15 @@ class SaveRequestStatus(Reported):
     """When they were asked."""
     deadline: Timestamp | None = None
     """When the node goes. Absent: nobody says."""
+
+
+class IdleStatus(Reported):
+    """The boards of the attempt do next to nothing."""
+
+    since: Timestamp
+    """Since when, as far as Berth knows."""
+    told: bool
+    """Whether that has been so for longer than spec.idlePolicy.afterMinutes."""
 
 
 class TrainingJobStatus(Reported):
@@ -504,7 +527,7 @@ class TrainingJobStatus(Reported):
     ready: str | None = None
     """Ready workers of those that it has or, before that, would like, such as 3/4."""
     conditions: list[Condition] = conditions_field()
-    """Admitted, PodsReady, Suspended, Evicted, Succeeded, Failed, Misconfigured."""
+    """Admitted, PodsReady, Suspended, Evicted, Succeeded, Failed, Misconfigured, Idle."""
     verdict: VerdictStatus | None = None
     """Why the job is where it is."""
     placement: PlacementStatus | None = None
@@ -557,6 +580,8 @@ class TrainingJobStatus(Reported):
     """Number of the attempt whose workers ask for save requests. Absent: none did; SIGTERM is all that reaches them."""
     save_request: SaveRequestStatus | None = None
     """The last request to save, because a node goes away, the job is to pause, or somebody asked for it."""
+    idle: IdleStatus | None = None
+    """All of its boards are idle. Absent: one of them works, or nobody can say."""
     checkpoint_problem: str | None = None
     """Why the latest save failed. Absent: it did not."""
     worked_seconds: int | None = None

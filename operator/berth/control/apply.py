@@ -39,6 +39,7 @@ from berth.control.ports import (
 from berth.control.records import UID_LABEL, JobRecord, PodRecord
 from berth.control.reports import difference, training_status
 from berth.control.status import claim_status, verdict_status
+from berth.model.idling import IdleAction
 from berth.model.reasons import Verdict
 from berth.model.workloads import Attempt, Kind, Placement, Ref, Workload
 from berth.planning.actions import (
@@ -49,14 +50,18 @@ from berth.planning.actions import (
     Finish,
     MakeAttempt,
     Move,
+    NoteIdle,
     Pin,
     Release,
     Replace,
     Serve,
     Shed,
     Stop,
+    Suspend,
 )
+from berth.planning.idling import IDLE
 from berth.planning.lost import with_loss
+from berth.planning.verdicts import PLACED
 
 RESOURCE_OF: Mapping[Kind, Resource] = {
     Kind.TRAINING_JOB: TRAINING_JOBS,
@@ -162,6 +167,23 @@ class Applier:
         await self._write_status(target, asked, verdict)
         self.ask_now(action.ref.uid)
         self.recorder.note(action.ref, reason, action.message, warning=not goes_on)
+
+    @_carry_out.register
+    async def _(self, action: NoteIdle, target: Target) -> None:
+        verdict = Verdict(IDLE, action.message) if action.message else target.workload.verdict or Verdict(PLACED, "")
+        await self._write_status(target, replace(target.workload, idle=action.idle), verdict)
+        if action.message:
+            warning = target.workload.idle_policy.action is not IdleAction.REPORT
+            self.recorder.note(action.ref, IDLE, action.message, warning=warning)
+
+    @_carry_out.register
+    async def _(self, action: Suspend, target: Target) -> None:
+        ref = action.ref
+        body = {"metadata": {"uid": ref.uid}, "spec": {"suspend": True}}
+        target.raw = await self.api.merge(TRAINING_JOBS, ref.namespace, ref.name, body)
+        if ref.uid in self.picture.workloads:
+            self.picture.record(TRAINING_JOBS, target.raw)
+        self.recorder.note(ref, action.reason, action.message, warning=True)
 
     @_carry_out.register
     async def _(self, action: Stop, target: Target) -> None:

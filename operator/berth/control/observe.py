@@ -89,6 +89,7 @@ class Observer:
             queues=queues,
             holding=picture.holding(),
             observed={report.meta.name: report.observed for report in picture.gpu_nodes},
+            reported={report.meta.name: report.boards for report in picture.gpu_nodes},
             paces=dict(picture.paces),
             listening=picture.listening,
             outlooks=self.outlooks,

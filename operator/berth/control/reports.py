@@ -16,6 +16,7 @@ from berth.control.status import (
     device_status,
     failures_status,
     fair_share_status,
+    idle_status,
     losses_status,
     moved_status,
     placement_status,
@@ -78,6 +79,7 @@ def training_status(workload: Workload, verdict: Verdict, old: Status, now: floa
         "notBefore": _time(workload.not_before),
         "workedSeconds": int(workload.worked_seconds) or None,
         "saveRequest": save_request_status(workload.save_request),
+        "idle": idle_status(workload.idle if attempt and not workload.finished else None),
         "finishedAt": _time(workload.finished_at),
         "conditions": list(conditions.items),
     }
@@ -198,6 +200,8 @@ def _training_conditions(conditions: _Conditions, workload: Workload, verdict: V
             "Evicted", bool(stopping), stopping or "Admitted", verdict.message if stopping else "", quiet=True
         )
     conditions.put("Suspended", workload.suspend, "Suspended" if workload.suspend else "Resumed", quiet=True)
+    idle = workload.idle is not None and workload.idle.told
+    conditions.put("Idle", idle, "BoardsIdle" if idle else "Working", quiet=True)
     conditions.put("Misconfigured", *_problem(verdict), quiet=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from berth.control.ports import Json
 from berth.model.failures import Crash, Failures, Pace
+from berth.model.idling import Idle
 from berth.model.losses import Loss, Losses
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize, SaveRequest
@@ -128,6 +129,16 @@ def save_request_from(status: Mapping[str, Any] | None) -> SaveRequest | None:
         return None
     at, deadline = from_rfc3339(status["time"]), from_rfc3339(status.get("deadline"))
     return SaveRequest(status["id"], status["attempt"], status["reason"], status["node"], at, deadline)
+
+
+def idle_status(idle: Idle | None) -> Json | None:
+    """Since when boards are idle, as status states it."""
+    return {"since": to_rfc3339(idle.since), "told": idle.told} if idle else None
+
+
+def idle_from(status: Mapping[str, Any] | None) -> Idle | None:
+    """The inverse of `idle_status`."""
+    return Idle(from_rfc3339(status["since"]), bool(status.get("told"))) if status else None
 
 
 def was_accepted(raw: Mapping[str, Any]) -> bool:

@@ -148,5 +148,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _differ(told: Use | None, found: Use | None, limit_watts: int) -> bool:
     old, new = told or Use(), found or Use()
+    if (old.utilization == 0) != (new.utilization == 0):
+        return True  # idle, or no more: whoever looks for idle boards must not miss that
     pairs = ((old.watts, new.watts, limit_watts), (old.utilization, new.utilization, 100))
     return any(a != b if a is None or b is None else abs(a - b) > TELL_CHANGE * whole for a, b, whole in pairs)

@@ -26,7 +26,8 @@ class Board:
     mig_enabled: bool = False
     instances: tuple[Instance, ...] = ()
     holder: str = ""  # "namespace/name" of the pod that holds the whole board; "": none
-    # What it did in the last minutes, coarsely, which is no part of what it is. None: nobody can say.
+    # What it did in the last minutes, coarsely. None: nobody can say. It is no part of what a board is, so that nothing
+    # is planned or arranged anew for it: `Snapshot.reported` has it of now, `Snapshot.nodes` perhaps of before.
     watts: float | None = field(default=None, compare=False)
     utilization: float | None = field(default=None, compare=False)  # 0 to 1
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from berth.model.failures import Failures, Pace, Restart
+from berth.model.idling import Idle, IdlePolicy
 from berth.model.losses import NO_LOSSES, Losses
 from berth.model.reasons import Verdict
 from berth.model.usage import NO_USAGE, Usage
@@ -322,6 +323,8 @@ class Workload:
     restart: Restart = field(default_factory=Restart)
     failures: Failures = field(default_factory=Failures)
     pace: Pace = field(default_factory=Pace)  # of the latest attempt that told of it
+    idle_policy: IdlePolicy = field(default_factory=IdlePolicy)
+    idle: Idle | None = None  # what was seen of it last; None: it works
     expected_end: float = 0.0  # when the live attempt itself expects to be done; 0: it does not say
     gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that

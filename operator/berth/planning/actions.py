@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth.model.failures import Failures
+from berth.model.idling import Idle
 from berth.model.nodes import Relayout, Trouble
 from berth.model.reasons import Verdict
 from berth.model.workloads import Claim, Device, Placement, Pod, Ref, Resize, SaveRequest
@@ -68,6 +69,24 @@ class AskToSave:
 
     ref: Ref
     request: SaveRequest
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteIdle:
+    """Record since when a job's boards are idle, or (None) that they are no more; a message is told its user."""
+
+    ref: Ref
+    idle: Idle | None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Set spec.suspend of a TrainingJob, as its own policy wants; that it stops follows from it."""
+
+    ref: Ref
+    reason: str
     message: str
 
 
@@ -149,7 +168,22 @@ class Shed:
     whole: bool = False  # the service as a whole: its pods are deleted, since its disruption budget would keep some
 
 
-Action = Admit | MakeAttempt | Pin | Move | Replace | AskToSave | Stop | Release | Finish | Expire | Serve | Shed
+Action = (
+    Admit
+    | MakeAttempt
+    | Pin
+    | Move
+    | Replace
+    | AskToSave
+    | NoteIdle
+    | Suspend
+    | Stop
+    | Release
+    | Finish
+    | Expire
+    | Serve
+    | Shed
+)
 
 
 @dataclass(frozen=True, slots=True)

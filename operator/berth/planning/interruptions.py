@@ -13,7 +13,7 @@ from berth.model.boards import Board
 from berth.model.nodes import Interruption, Node
 from berth.model.reasons import Verdict
 from berth.model.workloads import Attempt, Pod, PodPhase, SaveRequest, Workload
-from berth.planning.actions import Action, AskToSave, Stop
+from berth.planning.actions import Action, AskToSave, Stop, Suspend
 from berth.planning.scratch import Scratch
 
 ON_NODE = (PodPhase.BOUND, PodPhase.READY)
@@ -51,6 +51,7 @@ class Leaving:
     then: str  # what its workers do later, such as "go on elsewhere"
     node: str = ""  # that goes away; "": none does
     deadline: float = 0.0  # when it does, in seconds since the epoch; 0: nobody says
+    suspends: bool = False  # it is to stay stopped until its user says otherwise
 
 
 def lost(s: Scratch, pods: Iterable[Pod]) -> Pod | None:
@@ -89,18 +90,19 @@ def _interruption(node: Node, w: Workload, pod: Pod) -> Interruption | None:
     if pod.unhealthy:
         return Interruption(BOARD_UNHEALTHY, f"the device plugin of {pod.unhealthy}")
     holder = f"{w.ref.namespace}/{pod.name}"
-    bad = next((b.index for b in node.boards if not b.healthy and _holds(b, holder)), None)
+    bad = next((b.index for b in node.boards if not b.healthy and holds(b, holder)), None)
     return None if bad is None else Interruption(BOARD_UNHEALTHY, f"board {bad}")
 
 
-def _holds(board: Board, holder: str) -> bool:
+def holds(board: Board, holder: str) -> bool:
+    """Whether that pod ("namespace/name") has the board or an instance on it."""
     return board.holder == holder or any(instance.holder == holder for instance in board.instances)
 
 
 def leave(s: Scratch, w: Workload, attempt: Attempt, to: Leaving) -> None:
     """Have a gang save and go: at once where nobody of it asks for requests, else once it has, or must."""
     if attempt.number != w.listens:
-        _stop(s, w, attempt, to.reason, f"{to.why}: the workers are asked to save and stop, and {to.then}")
+        _stop(s, w, attempt, to, f"{to.why}: the workers are asked to save and stop, and {to.then}")
         return
     request = w.save_request
     if request is None or not _is_about(s, w, request, to):
@@ -109,10 +111,10 @@ def leave(s: Scratch, w: Workload, attempt: Attempt, to: Leaving) -> None:
         message = f"{to.why}: the workers are asked to save, and {to.then} once they have"
         s.decide(w.ref, Verdict(to.reason, message), AskToSave(w.ref, request, message))
     elif w.saved_for == request.id:
-        _stop(s, w, attempt, to.reason, f"{to.why}: saved, to {to.then}")
+        _stop(s, w, attempt, to, f"{to.why}: saved, to {to.then}")
     elif (end := _last_moment(w, request)) <= s.now:
         waited = f"no checkpoint after {end - request.at:.0f} s"
-        _stop(s, w, attempt, to.reason, f"{to.why}: {waited}, so the workers are stopped, to {to.then}")
+        _stop(s, w, attempt, to, f"{to.why}: {waited}, so the workers are stopped, to {to.then}")
     else:
         s.wake(end)
         known = w.verdict.message if w.verdict and w.verdict.reason == to.reason else ""
@@ -134,6 +136,6 @@ def _last_moment(w: Workload, request: SaveRequest) -> float:
     return request.at + max(notice / 2, notice - LAST_SECONDS)
 
 
-def _stop(s: Scratch, w: Workload, attempt: Attempt, reason: str, message: str) -> None:
-    stop: Action = Stop(w.ref, attempt.number, reason, message, w.avoid, s.now)
-    s.decide(w.ref, Verdict(reason, message), stop)
+def _stop(s: Scratch, w: Workload, attempt: Attempt, to: Leaving, message: str) -> None:
+    stop: Action = Stop(w.ref, attempt.number, to.reason, message, w.avoid, s.now)
+    s.decide(w.ref, Verdict(to.reason, message), Suspend(w.ref, to.reason, message) if to.suspends else stop)

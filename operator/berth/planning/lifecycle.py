@@ -23,6 +23,7 @@ from berth.planning.cohorts import stopped
 from berth.planning.deferring import PAUSED, pause_of
 from berth.planning.failures import fails, judge
 from berth.planning.hangs import stop_if_hung
+from berth.planning.idling import seen_to
 from berth.planning.interruptions import NODE_LOST, Leaving, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
 from berth.planning.rescue import AT_RISK, risk_to
@@ -166,7 +167,7 @@ def advance(s: Scratch, run: Live) -> None:
             leave(s, w, attempt, Leaving(PAUSED, why, "go on then"))
         elif (asked := wanted(w, attempt, s.now)) and not run.missing:
             s.decide(w.ref, _running(s, run), AskToSave(w.ref, asked, SAVE_AND_GO_ON))
-        else:
+        elif run.missing or run.displaced or not seen_to(s, w, attempt, run.undone):
             _run(s, run)
 
 

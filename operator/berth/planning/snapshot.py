@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 
+from berth.model.boards import Board
 from berth.model.failures import Pace
 from berth.model.nodes import Node
 from berth.model.prices import PriceBook
@@ -26,7 +27,8 @@ class Snapshot:
 
     `holding` names the pods with GPUs that are bound or pinned to each node ("namespace/name"), and when each was made:
     what the node's agent reports of holders is the whole truth only where it names them all. `observed` is when the
-    agent of each node last reported its boards, in seconds since the epoch.
+    agent of each node last reported its boards, in seconds since the epoch; `reported` is these boards with what they
+    do, which those of `nodes` may be behind with: they are renewed only when something else changes.
 
     Of copies that leave workloads out, `elsewhere` says what those of them that run hold, by queue: members by device;
     `crashed` has all that crashed, left out or not.
@@ -43,6 +45,7 @@ class Snapshot:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     holding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     observed: Mapping[str, float] = field(default_factory=dict)
+    reported: Mapping[str, tuple[Board, ...]] = field(default_factory=dict)
     elsewhere: Mapping[str, Mapping[Device, int]] = field(default_factory=dict)
     paces: Mapping[str, Pace] = field(default_factory=dict)
     listening: float = inf
