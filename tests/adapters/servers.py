@@ -37,6 +37,7 @@ class ClaimServer:
     claims: list[Json] = field(default_factory=list)
     version: int = 100
     requests: list[dict[str, str]] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)  # what each request wants, as its header Accept says
     refusals: list[int] = field(default_factory=list)  # statuses that the next requests are answered with
     watches: asyncio.Queue[asyncio.Queue[bytes | None]] = field(default_factory=asyncio.Queue)
 
@@ -49,6 +50,7 @@ class ClaimServer:
         """One request."""
         query = dict(request.query)
         self.requests.append(query)
+        self.accepted.append(request.headers.get("Accept", ""))
         if self.refusals:
             status = self.refusals.pop(0)
             return web.json_response({"message": f"status {status}"}, status=status)

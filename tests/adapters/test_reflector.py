@@ -51,12 +51,13 @@ class Mirror:
 
 
 @asynccontextmanager
-async def mirroring(server: ClaimServer) -> AsyncIterator[Mirror]:
+async def mirroring(server: ClaimServer, metadata_only: bool = False) -> AsyncIterator[Mirror]:
     """A reflector that mirrors the server while the context lasts."""
     changed = asyncio.Event()
     store: Store[ClaimRecord] = Store(lambda old, new: changed.set())
     async with serving(server.answer) as api:
         reflector = Reflector(api, VOLUME_CLAIMS, Decoder[ClaimRecord](Claim), store, HandClock(), "app=x")
+        reflector.metadata_only = metadata_only
         task = asyncio.create_task(reflector.run())
         try:
             yield Mirror(server, reflector, changed)
@@ -246,3 +247,15 @@ async def test_notes_when_the_server_was_last_heard() -> None:
         await mirror.until("a", "b", "c", "d")
         assert mirror.reflector.last_event == clock.now
         lines.put_nowait(None)
+
+
+@pytest.mark.parametrize("metadata_only", [False, True])
+async def test_specs_are_not_even_sent_where_metadata_is_all_that_is_wanted(metadata_only: bool) -> None:
+    async with mirroring(server := three(), metadata_only) as mirror:
+        await mirror.watch()
+    *lists, watch = server.accepted
+    if metadata_only:
+        assert {kind.partition(";as=")[2] for kind in lists} == {"PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+        assert watch == "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+    else:
+        assert not any("as=" in kind for kind in server.accepted)

@@ -31,7 +31,7 @@ from tests.fakegpu.kubelet import FakeKubelet
 from tests.fakegpu.machines import a_fleet
 
 BOARDS, PER_BOARD = 8, 7
-SETTLE_SECONDS, SECONDS = 30, 300
+SETTLE_SECONDS, SECONDS = 30, 180
 MOST_CORES, MOST_MIB = 0.01, 100
 
 

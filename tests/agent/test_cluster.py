@@ -26,6 +26,7 @@ from e2e.fakegpu.agents import driver_of
 from e2e.fakegpu.driver import Driver, serving
 from e2e.fakegpu.kube import ApiError, Kube, connect
 from e2e.fakegpu.kwok import KwokFleet
+from e2e.fakegpu.node import Holder
 from tests.agent.nodes import mig, wanted
 from tests.fakegpu.api import holders, until
 from tests.fakegpu.kubelet import FakeKubelet
@@ -213,6 +214,56 @@ async def test_the_program_lives_visibly_and_ends_when_told(cluster: Cluster, ku
             if program.returncode is None:
                 program.kill()
             await kubelet.stop()
+
+
+async def test_the_program_tells_prometheus_whose_work_its_boards_do(
+    cluster: Cluster, kube: Kube, tmp_path: Path
+) -> None:
+    kubelet = FakeKubelet(tmp_path)
+    await kubelet.start()
+    fleet = KwokFleet(kube, a_fleet(agent=True, count=1))
+    await fleet.create()
+    driver, (port,) = driver_of(fleet.nodes["n-0"]), free_ports(1)
+    board = driver.node.boards[1]
+    driver.node.load = {"1": 0.65}
+    kubelet.held[Holder("default", "llm-0")] = {"nvidia.com/gpu": [board.uuid]}
+    marks = {"labels": {"berth.dev/name": "llm"}, "annotations": {"berth.dev/queue": "research"}}
+    spec = {"containers": [{"name": "main", "image": "none"}], "nodeName": "n-0"}
+    await kube.request("POST", PODS, {"metadata": {"name": "llm-0", **marks}, "spec": spec})
+    options = ["--node=n-0", f"--pod-resources={tmp_path}/pod-resources/kubelet.sock", f"--shared={tmp_path}"]
+    bearer = as_bearer(cluster, tmp_path, await token_of(cluster, kube, "n-0"))
+    options += [f"--health-port={port}", f"--kubeconfig={bearer}"]
+    wanted_labels = 'namespace="default",node="n-0",pod="llm-0",profile="",queue="research"'
+    async with serving(driver, tmp_path / GPUS_SOCKET):
+        program = await asyncio.create_subprocess_exec(sys.executable, "-m", "e2e.fakegpu", "agent", *options)
+        try:
+            line = await until_told(port, "berth_gpu_utilization_ratio", 'workload="llm"')
+            assert wanted_labels in line
+            assert line.endswith(" 0.65")
+            kubelet.held.clear()
+            assert 'pod="llm-0"' not in await page(port)
+        finally:
+            program.terminate()
+            await program.wait()
+            await kubelet.stop()
+
+
+async def page(port: int) -> str:
+    """What the agent serves; "" while it does not."""
+    with suppress(aiohttp.ClientError):
+        async with aiohttp.request("GET", f"http://127.0.0.1:{port}/metrics") as answer:
+            return await answer.text()
+    return ""
+
+
+async def until_told(port: int, *parts: str) -> str:
+    """The line of the page that has all of these, once there is one."""
+    for _ in range(SECONDS * 5):
+        for line in (await page(port)).splitlines():
+            if all(part in line for part in parts):
+                return line
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no line with {parts}: {await page(port)}")
 
 
 def a_gpu_node(name: str, **more: Any) -> Any:
