@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from berth.adapters.gpu_metrics import COUNTERS, GAUGES
 from berth.agent.measuring import MEASURE_SECONDS, Measurer, NamedPod
 from berth.agent.program import measurer_of
 from berth.control.gpus import GpuError, Reading
@@ -219,3 +221,20 @@ async def test_a_board_that_two_pods_share_is_told_of_neither() -> None:
     measured.world.node.holders = {f"{uuid}::0": holder, f"{uuid}::1": type(holder)("team", "b")}
     await measured.pass_by()
     assert (await measured.series(BUSY, gpu="0")) == {("0", "", ""): 0.5}
+
+
+def test_every_metric_of_the_agents_is_documented() -> None:
+    told = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    for name in (*GAUGES, *(f"{counter}_total" for counter in COUNTERS), "berth_agent_source_up"):
+        assert f"`{name}`" in told
+
+
+async def test_no_series_outlives_what_it_is_of() -> None:
+    """Labels are bounded by what is there: whatever came and went leaves no trace on the page."""
+    measured = await a_measured()
+    for number in range(50):
+        measured.world.hold(f"llm-{number}")
+        await measured.pass_by()
+    page = (await measured.measurer.page()).decode()
+    assert page.count('gpu="0"') == page.count('gpu="1"')
+    assert {s.labels["pod"] for s in await measured.samples(JOULES)} == {"llm-49", ""}
