@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from berth.api.convert import to_queue, to_request, to_workload
+from berth.api.convert import to_availability, to_queue, to_request, to_workload
 from berth.control.status import failures_status
 from berth.model.failures import Crash, Failures, Pace, Restart
 from berth.model.reasons import Verdict
 from berth.model.workloads import (
+    Availability,
     Demand,
     Device,
     Elastic,
@@ -26,6 +27,7 @@ from berth.model.workloads import (
     Requirement,
     Resize,
     RunPhase,
+    Spot,
     Toleration,
     Topology,
     TopologyMode,
@@ -383,3 +385,25 @@ def test_pace_and_last_save_are_read_back_from_status() -> None:
     job = converted(a_training_job(status={"progress": progress, "checkpoint": saved}))
     assert job.pace == Pace(2, 1767323045.0, 5.1, 60.0)
     assert (job.saved_step, job.save_seconds) == (40, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"replicas": 1}, Availability(on_demand=1, per_spot_pool=1)),
+        ({"replicas": 5}, Availability(on_demand=3, per_spot_pool=2)),
+        ({"replicas": 5, "spot": "Only"}, Availability(on_demand=0, per_spot_pool=2)),
+        (
+            {"replicas": 8, "availability": {"onDemandMinimum": 2, "maxPerSpotPool": "50%"}},
+            Availability(on_demand=2, per_spot_pool=4),
+        ),
+        ({"replicas": 8, "availability": {"onDemandMinimum": 0, "maxPerSpotPool": 0}}, Availability(0, 1)),
+    ],
+)
+def test_how_many_replicas_spot_capacity_may_take(spec: dict[str, Any], expected: Availability) -> None:
+    assert to_availability(spec) == expected
+
+
+@pytest.mark.parametrize("spot", list(Spot))
+def test_a_service_says_whether_it_runs_on_spot_capacity(spot: Spot) -> None:
+    assert to_request(a_service_spec(spot=spot.value), Kind.INFERENCE_SERVICE).shape.spot is spot

@@ -38,7 +38,8 @@ def test_defaults_are_filled_in(api: Api) -> None:
     assert (job["suspend"], job["parallelism"]) == (False, {"tensor": 1, "pipeline": 1})
     service = created(api, "defaults", "InferenceService")["spec"]
     assert (service["replicas"], service["port"]) == (1, 8080)
-    assert service["availability"] == {"minAvailable": 1}
+    assert service["availability"] == {"minAvailable": 1, "onDemandMinimum": "50%", "maxPerSpotPool": "25%"}
+    assert service["spot"] == "Allow"
     assert service["rollout"] == {"maxSurge": "25%", "maxUnavailable": "25%"}
 
 

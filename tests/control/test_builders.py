@@ -192,3 +192,9 @@ def test_a_pin_names_the_pod_the_node_the_queue_and_the_time_and_lifts_our_gate_
     assert pin["metadata"]["annotations"] == {"berth.dev/pinned-at": "1000", "berth.dev/queue": "research"}
     assert pin["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "n1"}
     assert pin["spec"]["schedulingGates"] == [{"$patch": "delete", "name": "berth.dev/placement"}]
+
+
+def test_a_replica_that_is_to_go_first_costs_less_than_others_and_no_more_once_it_is_not() -> None:
+    key = "controller.kubernetes.io/pod-deletion-cost"
+    assert builders.let_go("uid-7", True) == {"metadata": {"uid": "uid-7", "annotations": {key: "-1"}}}
+    assert builders.let_go("uid-7", False) == {"metadata": {"uid": "uid-7", "annotations": {key: None}}}

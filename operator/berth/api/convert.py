@@ -44,6 +44,7 @@ from berth.model.idling import IdleAction, IdlePolicy
 from berth.model.resources import duration_seconds, parse_quantity, pod_requests
 from berth.model.workloads import (
     Attempt,
+    Availability,
     CarbonTerms,
     Demand,
     Elastic,
@@ -147,6 +148,7 @@ def to_workload(
         idle_policy=to_idle_policy(spec) if request and kind is Kind.TRAINING_JOB else IdlePolicy(),
         idle=idle_from(status.get("idle")),
         expected_end=_expected_end(status),
+        availability=to_availability(spec) if request and kind is Kind.INFERENCE_SERVICE else Availability(),
         verdict=verdict_from(status.get("verdict")),
     )
 
@@ -186,10 +188,22 @@ def least_replicas(spec: Raw) -> int:
     >>> least_replicas({"replicas": 5, "availability": {"minAvailable": "50%"}})
     3
     """
-    least = (spec.get("availability") or {}).get("minAvailable", 1)
-    if isinstance(least, int):
-        return least
-    return -(-int(spec.get("replicas", 1)) * int(str(least).removesuffix("%")) // 100)
+    return _of_replicas(spec, (spec.get("availability") or {}).get("minAvailable", 1))
+
+
+def to_availability(spec: Raw) -> Availability:
+    """How many replicas of an InferenceService spot capacity may take."""
+    asked = spec.get("availability") or {}
+    both = spec.get("spot", "Allow") == Spot.ALLOW
+    least = _of_replicas(spec, asked.get("onDemandMinimum", "50%")) if both else 0
+    return Availability(least, max(1, _of_replicas(spec, asked.get("maxPerSpotPool", "25%"))))
+
+
+def _of_replicas(spec: Raw, amount: int | str) -> int:
+    """A number, or a percentage of an InferenceService's replicas, rounded up."""
+    if isinstance(amount, int):
+        return amount
+    return -(-int(spec.get("replicas", 1)) * int(amount.removesuffix("%")) // 100)
 
 
 def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda claim: (), name: str = "") -> Request:
@@ -206,7 +220,7 @@ def to_request(spec: Raw, kind: Kind, volume: Callable[[str], Affinity] = lambda
         demand=_demand(parsed.gpus),
         shape=replace(
             to_shape(template.spec, spec["template"]["spec"], volume, [claim] if claim else []),
-            spot=Spot(training.spot) if training else Spot.ALLOW,
+            spot=Spot(parsed.spot),
         ),
         tensor=parsed.parallelism.tensor,
         pipeline=training.parallelism.pipeline if training else 1,

@@ -19,6 +19,7 @@ from berth.api.common import (
 )
 from berth.api.crd import Column, CustomResource
 from berth.api.schema import Fields, Reported, rule, rules
+from berth.api.terms import CarbonWorth, Spot
 from berth.api.usage import UsageStatus
 
 LONGEST_NAME = 63  # of a Service, and of a label's value
@@ -29,10 +30,16 @@ _ROLLOUT = "maxSurge and maxUnavailable must not both be 0: with neither, no rep
 
 
 class Availability(Fields):
-    """How many replicas voluntary disruptions, such as drains, leave standing."""
+    """How many replicas voluntary disruptions, such as drains, leave standing, and how many spot capacity may take."""
 
     min_available: CountOrPercent = 1
     """Replicas that stay available during voluntary disruptions: a number or a percentage."""
+    on_demand_minimum: CountOrPercent = "50%"
+    """Replicas that run on demand, where spec.spot is Allow: a number, or a percentage rounded up. They wait for such
+    capacity while it is full; of capacity that does not exist, none is waited for."""
+    max_per_spot_pool: CountOrPercent = "25%"
+    """Replicas that run on one pool of spot capacity, which is that of one zone: a number, or a percentage rounded up,
+    but at least one. So many may be gone at once. More run there only where no other capacity has room."""
 
 
 class Rollout(Fields):
@@ -93,7 +100,13 @@ class InferenceServiceSpec(Fields):
     port: int = Field(8080, ge=1, le=65_535)
     """TCP port that the container listens on, and that the Service offers."""
     availability: Availability = Availability()
-    """How many replicas voluntary disruptions leave standing."""
+    """How many replicas voluntary disruptions leave standing, and how many spot capacity may take."""
+    spot: Spot = "Allow"
+    """Never: no replica on spot nodes. Allow: those above availability.onDemandMinimum where they cost least,
+    interruptions counted. Only: on nothing else. Replicas that run stay where they are."""
+    carbon: CarbonWorth | None = None
+    """What emitting less is worth: it decides in which region, and on which capacity, new replicas run. Absent: carbon
+    plays no part."""
     rollout: Rollout = Rollout()
     """How a changed template reaches the replicas."""
     template: PodTemplate

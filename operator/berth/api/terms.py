@@ -38,8 +38,8 @@ Moment = Annotated[
 ]
 
 
-class Carbon(Fields):
-    """What emitting less is worth, and how long it may take."""
+class CarbonWorth(Fields):
+    """What emitting less is worth."""
 
     model_config = ConfigDict(json_schema_extra=rules(rule("has(self.pricePerTonne) != has(self.budget)", _ONE_OF)))
 
@@ -47,12 +47,17 @@ class Carbon(Fields):
     """Dollars for each tonne of CO2e that is not emitted: these, and the boards' price, are what is kept low."""
     budget: Annotated[str, Text(("^([0-9]|[1-9][0-9]|100)%$",), _SHARE, 4)] | None = None
     """Least CO2e, at a cost at most so much above the least, such as 5%."""
-    max_delay: Duration | None = None
-    """How much later than at once it may end because of that, such as 12h. Absent: as late as the deadline allows;
-    without one too, it does not wait."""
 
     @model_validator(mode="after")
-    def _says_which(self) -> Carbon:
+    def _says_which(self) -> CarbonWorth:
         if (self.price_per_tonne is None) == (self.budget is None):
             raise ValueError(_ONE_OF)
         return self
+
+
+class Carbon(CarbonWorth):
+    """What emitting less is worth, and how long it may take."""
+
+    max_delay: Duration | None = None
+    """How much later than at once it may end because of that, such as 12h. Absent: as late as the deadline allows;
+    without one too, it does not wait."""

@@ -48,6 +48,7 @@ from berth.planning.actions import (
     AskToSave,
     Expire,
     Finish,
+    LetGo,
     MakeAttempt,
     Move,
     NoteIdle,
@@ -245,6 +246,13 @@ class Applier:
                 await self._check_ours(resource, ref, ref.name)
         for resource, body in parts:
             await self.api.apply(resource, ref.namespace, ref.name, body)
+
+    @_carry_out.register
+    async def _(self, action: LetGo, target: Target) -> None:
+        with contextlib.suppress(NotFound):
+            body = builders.let_go(action.pod_uid, action.first)
+            answer = await self.api.merge(PODS, action.ref.namespace, action.pod, body)
+            self.picture.pods.update(self.read_pod(answer))
 
     @_carry_out.register
     async def _(self, action: Shed, target: Target) -> None:

@@ -16,6 +16,7 @@ from berth.control.observe import device_text
 from berth.control.ports import GROUP, VERSION, Json
 from berth.control.records import (
     ATTEMPT_LABEL,
+    DELETION_COST_ANNOTATION,
     DEVICE_ANNOTATION,
     GATE,
     GENERATION_ANNOTATION,
@@ -164,6 +165,11 @@ def pin(pod_uid: str, hostname: str, queue: str, now: float) -> Json:
             "schedulingGates": [{"$patch": "delete", "name": GATE}],
         },
     }
+
+
+def let_go(pod_uid: str, first: bool) -> Json:
+    """The merge patch by which a ReplicaSet removes a pod before others, or not any more."""
+    return {"metadata": {"uid": pod_uid, "annotations": {DELETION_COST_ANNOTATION: "-1" if first else None}}}
 
 
 def selector(ref: Ref) -> dict[str, str]:

@@ -14,10 +14,12 @@ from berth.control.layouts import noted
 from berth.control.picture import Picture, Raw, version_of
 from berth.control.records import (
     ATTEMPT_LABEL,
+    DELETION_COST_ANNOTATION,
     DEVICE_ANNOTATION,
     GENERATION_ANNOTATION,
     GPU_RESOURCES,
     PINNED_ANNOTATION,
+    REVISION_LABEL,
     UID_LABEL,
     Affinity,
     GPUNodeRecord,
@@ -290,6 +292,8 @@ class Observer:
             ending_since=pod.ending_since,
             disrupted=pod.disrupted,
             unhealthy=pod.unhealthy,
+            revision=pod.meta.labels.get(REVISION_LABEL, ""),
+            goes_first=pod.meta.annotations.get(DELETION_COST_ANNOTATION, "0").startswith("-"),
         )
 
     def _volume_affinity(self, namespace: str, claim_name: str) -> Affinity:

@@ -22,6 +22,8 @@ GENERATION_ANNOTATION = "berth.dev/generation"
 PINNED_ANNOTATION = "berth.dev/pinned-at"  # PodScheduled does not tell: its time stays that of the pod's creation
 QUEUE_ANNOTATION = "berth.dev/queue"  # whose quota a pod was pinned on; no label, which holds only 63 characters
 LAYOUT_ANNOTATION = "berth.dev/layout"  # on a Node or GPUNode: what is being laid out there, and what was before
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # of a ReplicaSet's pods the lowest goes first
+REVISION_LABEL = "pod-template-hash"  # on a Deployment's pods
 GATE = "berth.dev/placement"
 GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/mig-")  # what the names of whole boards and MIG instances begin with
 

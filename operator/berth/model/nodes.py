@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from berth.model.boards import Board, Instance
 from berth.model.gpus import BoardModel
-from berth.model.prices import CapacityType, capacity_of, region_of
+from berth.model.prices import CapacityType, capacity_of, region_of, zone_of
 from berth.model.resources import Resources
 
 
@@ -108,3 +108,8 @@ class Node:
     def region(self) -> str:
         """Its region; "": nobody says."""
         return region_of(self.labels)
+
+    @property
+    def zone(self) -> str:
+        """Its zone; "": nobody says."""
+        return zone_of(self.labels)

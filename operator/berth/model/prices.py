@@ -13,6 +13,7 @@ HOURS_OF_A_YEAR = 8760
 BUSY = 0.8  # utilisation at which the power of owned boards is reckoned: they are bought to be used
 SPOT_SHARE = 0.35  # of the price on demand where no spot price is known: spot saves 60 to 90 %
 REGION_LABELS = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
+ZONE_LABELS = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 
 
 class CapacityType(StrEnum):
@@ -73,6 +74,11 @@ class Place:
 def place_of(labels: Mapping[str, str]) -> Place:
     """That of the node with these labels."""
     return Place(region_of(labels), capacity_of(labels), cloud_of(labels))
+
+
+def zone_of(labels: Mapping[str, str]) -> str:
+    """The zone of the node with these labels; "" where none says."""
+    return next((labels[label] for label in ZONE_LABELS if labels.get(label)), "")
 
 
 @dataclass(frozen=True, slots=True)

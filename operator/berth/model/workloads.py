@@ -206,6 +206,8 @@ class Pod:
     ending_since: float = 0.0  # when it was told to end; 0: it was not, or nobody knows
     disrupted: bool = False  # evicted, or its node is lost: what it ended with says nothing of its program
     unhealthy: str = ""  # id of a device of it that the device plugin calls unhealthy; "": none
+    revision: str = ""  # of a service's template, which its ReplicaSet carries out; "": of a job
+    goes_first: bool = False  # whether a service that gets smaller loses it before others
 
 
 class RunPhase(StrEnum):
@@ -275,6 +277,14 @@ class CarbonTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class Availability:
+    """How many replicas of a service spot capacity may take, where it may use both kinds."""
+
+    on_demand: int = 0  # that run on demand at least
+    per_spot_pool: int = 10_000  # that run on spot capacity of one zone at most
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A TrainingJob or InferenceService, with all the planner needs to decide what comes next."""
 
@@ -329,6 +339,7 @@ class Workload:
     gave_way_to: Claim | None = None  # for whom it was stopped, as long as it has no place again
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that
     least_replicas: int = 1  # of a service: as many stay as long as others can make the room
+    availability: Availability = Availability()  # of a service
     verdict: Verdict | None = None  # the one last written
 
     @property

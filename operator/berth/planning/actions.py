@@ -154,6 +154,16 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Tell the ReplicaSet whether it is to remove a pod of an InferenceService before others, once it gets smaller."""
+
+    ref: Ref
+    pod: str
+    pod_uid: str
+    first: bool  # False: no longer before others
+
+
+@dataclass(frozen=True, slots=True)
 class Shed:
     """Replicas of an InferenceService give way: record which, and for whom, then have their pods end.
 
@@ -182,6 +192,7 @@ Action = (
     | Finish
     | Expire
     | Serve
+    | LetGo
     | Shed
 )
 

@@ -12,7 +12,7 @@ from math import exp, expm1, inf
 from berth.model.energy import board_watts, drawn_watts, kilograms
 from berth.model.gpus import BoardModel
 from berth.model.prices import BUSY, CapacityType
-from berth.model.workloads import Attempt, CarbonTerms, Device, Market, PodShape, Request, Workload
+from berth.model.workloads import Attempt, CarbonTerms, Device, Kind, Market, PodShape, Request, Workload
 from berth.planning.carbon import WORLD_GRAMS
 from berth.planning.estimates import STARTING_SECONDS, doubled
 from berth.planning.interval import HOUR, SPOT, daly
@@ -200,10 +200,13 @@ def _overhead(s: Scratch, w: Workload, rate: float) -> float:
     """By how much that many interruptions a second lengthen work, after Daly; without end where a deadline is at stake.
 
     Work goes on from its last save, and from the start where it saves nothing. Of work that nobody knows the length of,
-    each attempt that was not the last doubles what is expected: so it does not begin on spot capacity for ever.
+    each attempt that was not the last doubles what is expected: so it does not begin on spot capacity for ever. Of a
+    service, only the boards count that idle while another replica starts.
     """
     seconds = remaining_seconds(s, w) or USUAL_SECONDS * 2 ** min(w.attempts_made, MOST_DOUBLINGS)
     restart = s.policy.consolidation.restart_seconds
+    if w.ref.kind is Kind.INFERENCE_SERVICE:
+        return 1.0 + rate * restart
     save = w.save_seconds or USUAL_SAVE_SECONDS
     interval = daly(save, 1 / rate)
     again = restart + interval / 2 if w.checkpoints else restart + seconds

@@ -57,7 +57,7 @@ class Yielding:
         """See what ends, and for whom."""
         self._ending = ending(self.s, self.workloads)
         self._gave_way: dict[str, list[Workload]] = defaultdict(list)  # by uid of whom it is for, and who waits yet
-        claims = {w.ref.uid: w.claim for w in self.workloads if w.attempt is None and asks(w) is not None}
+        claims = {w.ref.uid: w.claim for w in self.workloads if w.attempt is None and asks(self.s, w) is not None}
         for v in self.workloads:
             if v.gave_way_to is not None and v.gave_way_to == claims.get(v.gave_way_to.ref.uid):
                 self._gave_way[v.gave_way_to.ref.uid].append(v)
@@ -79,7 +79,7 @@ class Yielding:
     def owe(self, idle: Iterable[Workload]) -> None:
         """Note who waits for boards that its queue owns, in the order of service."""
         for w in idle:
-            if (request := asks(w)) is not None and self.s.quota.cohorts.is_bound(w.queue):
+            if (request := asks(self.s, w)) is not None and self.s.quota.cohorts.is_bound(w.queue):
                 self.s.guard(w, self._owe, w, request)
 
     def _owe(self, w: Workload, request: Request) -> None:
@@ -107,7 +107,7 @@ class Yielding:
     def keep_places(self, idle: Iterable[Workload]) -> None:
         """Set aside a place for everybody that others gave way to and that waits yet, in the order of service."""
         for w in idle:
-            request = asks(w) if w.ref.uid in self._gave_way else None
+            request = asks(self.s, w) if w.ref.uid in self._gave_way else None
             if request is not None and not problem_of(self.s, w) and held_back(self.s, w) is None:
                 self.s.guard(w, self._keep_any, w, request)
 
@@ -142,7 +142,7 @@ class Yielding:
 
     def make_room(self, w: Workload) -> bool:
         """Have replicas that found no place wait for who gives way to them: to all at once, or else to one."""
-        before, request = self.s.verdicts[w.ref.uid], asks(w)
+        before, request = self.s.verdicts[w.ref.uid], asks(self.s, w)
         lacks = (before.wanted or 0) - (before.fits or 0)
         if request is None or lacks <= 0:
             return False
@@ -293,10 +293,10 @@ class Yielding:
         return Verdict(Reason.WAITING_FOR_PREEMPTION, f"waits for {names} to stop", 0, request.workers)
 
 
-def asks(w: Workload) -> Request | None:
+def asks(s: Scratch, w: Workload) -> Request | None:
     """What a workload that waits needs at least: a job for its gang, a service for the replicas that it lacks."""
     if w.ref.kind is Kind.INFERENCE_SERVICE:
-        return lacking(w)
+        return lacking(s, w)
     return w.request and w.request.smallest
 
 

@@ -8,7 +8,7 @@ from math import inf
 
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Device, Pod, PodPhase, Request, Workload
-from berth.planning.actions import Pin, Replace, Serve
+from berth.planning.actions import LetGo, Pin, Replace, Serve
 from berth.planning.admission import choices, fields_of
 from berth.planning.cohorts import stopped
 from berth.planning.field import Field
@@ -17,6 +17,7 @@ from berth.planning.lifecycle import ON_NODES
 from berth.planning.moves import MOST_DOUBLINGS, nearest
 from berth.planning.options import boards_of, demand_for, name_of
 from berth.planning.packing import most_that_fit, pack
+from berth.planning.replicas import Mix, spot_pool
 from berth.planning.scratch import Scratch, gang_of
 from berth.planning.verdicts import PLACED
 from berth.planning.waiting import no_match, waiting
@@ -30,14 +31,17 @@ def charge(s: Scratch, w: Workload) -> None:
             s.charge(w.queue, device, 1)
 
 
-def lacking(w: Workload) -> Request | None:
+def lacking(s: Scratch, w: Workload) -> Request | None:
     """What the replicas ask for that wait at their gates, as a gang; None where none are lacking."""
     device = w.served_device
     if w.request is None or device is None or w.served_generation != w.generation:
         return None
-    held = sum(1 for p in w.pods if p.phase in ON_NODES and not p.terminating)
-    count = min(len(_gated(w, device)), w.request.workers - held)
-    return replace(w.request, workers=count, demand=demand_for(device)) if count > 0 else None
+    held = [p for p in w.pods if p.phase in ON_NODES and not p.terminating]
+    count = min(len(_gated(w, device)), w.request.workers - len(held))
+    if count <= 0:
+        return None
+    needs = Mix(s, w, w.request, device, held).needs
+    return replace(needs, workers=count, demand=demand_for(device))
 
 
 def serve(s: Scratch, w: Workload, request: Request, *, promised: bool = False) -> None:
@@ -53,14 +57,14 @@ def serve(s: Scratch, w: Workload, request: Request, *, promised: bool = False) 
         s.decide(w.ref, no_match(request, s.fleet), *replacing)
     elif device != w.served_device or w.served_generation != w.generation:
         verdict = _verdict(s, w, request, device, held, [])
-        s.decide(w.ref, verdict, *replacing, Serve(w.ref, device, request.workers))
+        s.decide(w.ref, verdict, *replacing, *_going(s, w, request, held), Serve(w.ref, device, request.workers))
     else:
         stop = stopped(s.quota.cohorts, w.queue)
         pins = [] if stop else _pins(s, w, request, device, held, -inf if promised else inf)
         verdict = _verdict(s, w, request, device, held, pins)
         if stop and len(held) < request.workers:
             verdict = replace(verdict, reason=Reason.QUEUE_STOPPED, message=f"{verdict.message}; {stop}")
-        leaving = [] if stop else _leaving(s, w, request, device, held)
+        leaving = [] if stop else _leaving(s, w, request, device, held) or _to_steady(s, w, request, device, held)
         s.decide(w.ref, verdict, *replacing, *leaving, *pins)
 
 
@@ -74,6 +78,30 @@ def _leaving(s: Scratch, w: Workload, request: Request, device: Device, held: Se
     room = most_that_fit(field, gang_of(request, device, s.fleet.levels, len(threats)))
     threats.sort(key=lambda one: (one[0].interruption.deadline or inf, one[1].name))
     return [Replace(w.ref, pod.name, pod.uid, str(threat)) for threat, pod in threats[: max(0, min(spare, room))]]
+
+
+def _to_steady(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod]) -> list[Replace]:
+    """One replica that leaves spot capacity, where too few are on demand and there is room for it."""
+    settled = len(held) == request.workers == sum(p.phase is PodPhase.READY for p in held) and request.topology is None
+    mix = Mix(s, w, request, device, held)
+    if not settled or len(held) <= w.least_replicas or not mix.lacks_on_demand:
+        return []
+    way = next(mix.ways())
+    field = s.open_field(way.shape, device, _shunned(s, w))
+    on_spot = [pod for pod in held if spot_pool(s.fleet.nodes.get(pod.node)) is not None]
+    if field is None or not on_spot or not _affordable(s, w, request, field, 1):
+        return []
+    why = f"{mix.on_demand} of at least {mix.floor} replicas are on demand (spec.availability.onDemandMinimum)"
+    return [Replace(w.ref, pod.name, pod.uid, why) for pod in mix.first_to_go(on_spot, 1)]
+
+
+def _going(s: Scratch, w: Workload, request: Request, held: Sequence[Pod]) -> list[LetGo]:
+    """Which replicas a service that gets smaller loses first, where they are not all alike."""
+    device = w.served_device
+    if device is None or len(held) <= request.workers:
+        return []
+    gone = {pod.uid for pod in Mix(s, w, request, device, held).first_to_go(held, len(held) - request.workers)}
+    return [LetGo(w.ref, p.name, p.uid, p.uid in gone) for p in held if p.goes_first != (p.uid in gone)]
 
 
 def _is_stuck(s: Scratch, pod: Pod) -> bool:
@@ -142,6 +170,10 @@ def _gated(w: Workload, device: Device) -> list[Pod]:
 def _pins(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod], until: float) -> list[Pin]:
     """A node for each gated replica, as many as fit."""
     gated, shunned = _gated(w, device), _shunned(s, w)
+    mix = Mix(s, w, request, device, held)
+    if gated and mix.matters:
+        return _mixed(s, w, request, device, held, until)
+    request = mix.needs
     field = s.open_field(request.shape, device, shunned, until=until) if gated else None
     if field is None:
         return []
@@ -161,20 +193,50 @@ def _pins(s: Scratch, w: Workload, request: Request, device: Device, held: Seque
     return pins
 
 
+def _mixed(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod], until: float) -> list[Pin]:
+    """A node for each gated replica, as many as fit, each on the capacity that it belongs on.
+
+    Replicas of an older template are on their way out, and hold no place in the mix of the new ones.
+    """
+    shunned, gang, pins = _shunned(s, w), gang_of(request, device, s.fleet.levels, 1), list[Pin]()
+    mixes: dict[str, Mix] = {}
+    for pod in sorted(_gated(w, device), key=lambda p: (p.created, p.name)):
+        mates = [p for p in held if p.revision == pod.revision and threat_to(s, w, [p]) is None]
+        mix = mixes.setdefault(pod.revision, Mix(s, w, request, device, mates))
+        for way in mix.ways():
+            field = s.open_field(way.shape, device, shunned | way.without, until=until)
+            node = nearest(field, gang, 0, {}) if field and _affordable(s, w, request, field, 1, until) else None
+            if field is not None and node is not None:
+                s.place(w, device, (node,), field.needs)
+                mix.add(node)
+                pins.append(Pin(w.ref, pod.name, pod.uid, node))
+                break
+        else:
+            break
+    return pins
+
+
 def _verdict(
     s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod], pins: Sequence[Pin]
 ) -> Verdict:
     nodes = sorted(({p.node for p in held} | {p.node for p in pins}) - {""})
     count = len(held) + len(pins)
     on = f" on {', '.join(nodes)}" if nodes else ""
+    mix = Mix(s, w, request, device, held)
+    for pin in pins:
+        mix.add(pin.node)
     message = f"{min(count, request.workers)} of {request.workers} replicas placed, {name_of(device)} each{on}"
+    if on_spot := mix.on_spot.total():
+        message += f" ({mix.on_demand} on demand, {on_spot} on spot capacity)"
     pinned = {p.pod_uid for p in pins}
     gated = [p for p in w.pods if p.phase is PodPhase.GATED and not p.terminating and p.uid not in pinned]
     if count >= request.workers:
         return _surge(s, w, request, device, [p for p in gated if p.device in (None, device)], message)
     if not gated or w.served_device != device:
         return Verdict(Reason.PENDING_EVALUATION, f"{message}; waits for its pods to be made", count, request.workers)
-    why = waiting(s, w, replace(request, workers=request.workers - count), device, count)
+    why = waiting(s, w, replace(mix.needs, workers=request.workers - count), device, count)
+    if lacks := mix.lacks_on_demand:
+        message += f"; {lacks} more are to run on demand (spec.availability.onDemandMinimum)"
     return Verdict(why.reason, f"{message}; {why.message}", count, request.workers, why.nodes)
 
 

@@ -15,6 +15,7 @@ from berth.planning.actions import (
     EndLayout,
     Finish,
     LayOut,
+    LetGo,
     Move,
     NodeAction,
     Pin,
@@ -144,6 +145,8 @@ class Cluster:
                 self._leave(life, action.outcome)
             case Serve():
                 self._serve(life, action)
+            case LetGo():
+                pass  # no service gets smaller here
             case Shed():
                 self._shed(life, action)
             case _:
