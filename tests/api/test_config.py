@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from berth.api.config import Config, ConfigError, load
+from berth.model.pools import NodePool
+from berth.model.prices import CapacityType
 from berth.model.topology import Level
 from berth.planning.snapshot import Backfilling, Consolidating, Policy, QuietHours
 
@@ -104,6 +106,11 @@ def test_the_environment_wins_field_by_field(written: Written, monkeypatch: pyte
         ("consolidation: {quietBudgetUsd: -1}", "consolidation.quietBudgetUsd: must be greater than or equal to 0"),
         ("- logFormat", "config.yaml: must hold fields and their values"),
         ("levels: [", "config.yaml: while parsing"),
+        ("pools: [{name: a, labels: {b: c}}]", "config.yaml:1: pools[0].model: required, but missing"),
+        (
+            "pools:\n- {name: a, labels: {b: c}, model: L4x, boardsPerNode: 8, nodesMost: 1}",
+            "config.yaml:2: pools[0].model: there is no model 'L4x': wanted one of ",
+        ),
     ],
 )
 def test_errors_name_file_line_and_field(written: Written, text: str, error: str) -> None:
@@ -155,3 +162,29 @@ def test_sources_of_prices_that_can_not_be_asked_are_refused(tmp_path: Path, pri
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert complaint in str(caught.value)
+
+
+def test_labels_of_pools_stay_as_they_are_written(written: Written) -> None:
+    config = load(
+        written("""
+pools:
+- name: burst
+  labels: {cloud.google.com/gke-nodepool: burst-H100}
+  model: h100-80gb
+  boardsPerNode: 8
+  nodesMost: 4
+  zone: europe-west4-a
+  region: europe-west4
+  capacityType: spot
+  provisionSeconds: 300
+""")
+    )
+    labels = (("cloud.google.com/gke-nodepool", "burst-H100"),)
+    pool = NodePool("burst", labels, "H100-80GB", 8, 4, "europe-west4-a", "europe-west4", CapacityType.SPOT, 300.0)
+    assert config.policy().pools == (pool,)
+
+
+def test_two_pools_of_one_name_are_refused(written: Written) -> None:
+    pool = "{name: a, labels: {b: c}, model: L40S, boardsPerNode: 8, nodesMost: 1}"
+    with pytest.raises(ConfigError, match="pools: a is there twice: give each pool a name of its own"):
+        load(written(f"pools: [{pool}, {pool}]"))

@@ -11,7 +11,7 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from berth import __version__
-from berth.api.config import Config, load
+from berth.api.config import Config, PoolSetting, load
 from tests.chart.helm import CHART, EVERYTHING, Refusal, helm, render
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -60,7 +60,9 @@ def test_the_values_state_the_defaults_of_the_configuration() -> None:
 
 
 def test_the_schema_knows_exactly_the_fields_of_the_configuration() -> None:
-    assert sorted(_paths(_camel(Config().model_dump()))) == sorted(_properties(SCHEMA["properties"]["config"]))
+    pool: dict[str, Any] = dict.fromkeys(PoolSetting.model_fields)
+    fields = _camel(Config().model_dump() | {"pools": [pool]})
+    assert sorted(_paths(fields)) == sorted(_properties(SCHEMA["properties"]["config"]))
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything set"])

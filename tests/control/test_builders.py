@@ -187,7 +187,7 @@ def test_a_pod_for_a_dry_run_is_one_of_the_template() -> None:
 
 
 def test_a_pin_names_the_pod_the_node_the_queue_and_the_time_and_lifts_our_gate_alone() -> None:
-    pin = builders.pin("uid-7", "n1", "research", 1000.9)
+    pin = builders.pin("uid-7", {"kubernetes.io/hostname": "n1"}, "research", 1000.9)
     assert pin["metadata"]["uid"] == "uid-7"
     assert pin["metadata"]["annotations"] == {"berth.dev/pinned-at": "1000", "berth.dev/queue": "research"}
     assert pin["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "n1"}

@@ -179,7 +179,7 @@ def test_an_object_that_cannot_be_read_is_left_out_and_the_others_are_seen() -> 
 def test_a_pod_that_waited_long_at_its_gate_counts_as_pinned_from_its_pin_on() -> None:
     observer = an_observer(a_training_job())
     raw = a_pod(labels={"berth.dev/uid": "uid-llm"}) | {"status": {"conditions": [SINCE_CREATION]}}
-    pinned = builders.pin("uid-p", "n1", "research", NOW)
+    pinned = builders.pin("uid-p", {"kubernetes.io/hostname": "n1"}, "research", NOW)
     raw["metadata"] |= {"creationTimestamp": "1970-01-01T00:00:00Z", "annotations": pinned["metadata"]["annotations"]}
     observer.picture.pods.put(read_pod(raw))
     (workload,) = observer.snapshot().workloads

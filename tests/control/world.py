@@ -82,6 +82,8 @@ class NoGauges:
 class World:
     """A cluster in memory, and the operator of the moment."""
 
+    policy = Policy()
+
     def __init__(self, *nodes: Json) -> None:
         self.clock = HandClock()
         self.api = FakeApi(self.clock)
@@ -114,7 +116,7 @@ class World:
             observer=observer,
             applier=self.applier,
             validator=Validator(self.api, self.clock),
-            policy=Policy(),
+            policy=self.policy,
             plan=plan,
             clock=self.clock,
             gauges=NoGauges(),
@@ -253,8 +255,9 @@ class World:
             del self.api.objects[key]
             self.api.version += 1
         elif not spec.get("nodeName") and not is_gated(pod):
-            node = self._node_with(spec["nodeSelector"][HOSTNAME])
-            if node not in self.unwilling and self._has_room(node, pod):
+            able = (n for n in self._nodes_with(spec["nodeSelector"]) if n not in self.unwilling)
+            node = next((name for name in able if self._has_room(name, pod)), None)
+            if node is not None:
                 self.api.edit(*key, spec={"nodeName": node})
                 self._set_status(PODS, pod, {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
 
@@ -276,9 +279,9 @@ class World:
         uid = owner["metadata"]["uid"]
         return [p for p in self.api.all(PODS) if any(o["uid"] == uid for o in p["metadata"].get("ownerReferences", ()))]
 
-    def _node_with(self, hostname: str) -> str:
+    def _nodes_with(self, labels: Mapping[str, str]) -> list[str]:
         nodes = (node["metadata"] for node in self.api.all(NODES))
-        return next(str(node["name"]) for node in nodes if node["labels"][HOSTNAME] == hostname)
+        return [str(node["name"]) for node in nodes if labels.items() <= node["labels"].items()]
 
     def _has_room(self, node: str, pod: Json) -> bool:
         raw = self.api.find(NODES, node)
@@ -295,7 +298,7 @@ class World:
         promised: Counter[str] = Counter()
         for pod in self.api.all(PODS):
             if pod["status"]["phase"] not in ("Succeeded", "Failed") and not is_gated(pod):
-                promised[pod["spec"].get("nodeName") or pod["spec"]["nodeSelector"][HOSTNAME]] += gpus_of(pod)
+                promised[pod["spec"].get("nodeName") or pod["spec"]["nodeSelector"].get(HOSTNAME, "")] += gpus_of(pod)
         for node in self.api.all(NODES):
             name, has = node["metadata"]["labels"][HOSTNAME], int(node["status"]["allocatable"]["nvidia.com/gpu"])
             if promised[name] > has:
@@ -322,7 +325,7 @@ class World:
         return {
             p["metadata"]["name"].rpartition("-")[0]: p["spec"]["nodeSelector"][HOSTNAME]
             for p in self.api.all(PODS)
-            if not is_gated(p) and p["spec"].get("nodeSelector")
+            if not is_gated(p) and HOSTNAME in (p["spec"].get("nodeSelector") or {})
         }
 
     def state(self) -> Any:

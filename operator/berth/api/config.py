@@ -18,6 +18,9 @@ from pydantic.alias_generators import to_camel, to_snake
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from berth.api.problems import first_problem, path
+from berth.model.gpus import MODELS
+from berth.model.pools import NodePool
+from berth.model.prices import CapacityType
 from berth.model.topology import DEFAULT_LEVELS, Level
 from berth.planning.snapshot import DAY_SECONDS, Backfilling, Consolidating, Growing, Policy, Preempting, QuietHours
 
@@ -197,6 +200,43 @@ class PricesSetting(Section):
         return self
 
 
+class PoolSetting(Section):
+    """Nodes that an autoscaler makes for pods that ask for their labels."""
+
+    name: str = Field(min_length=1, max_length=63)
+    labels: dict[str, str] = Field(min_length=1)  # that all its nodes have, and no others
+    model: str  # of GPU
+    boards_per_node: int = Field(ge=1, le=64)
+    nodes_most: int = Field(ge=1, le=10_000)
+    zone: str = ""  # of its nodes, as their label topology.kubernetes.io/zone says
+    region: str = ""  # of its nodes, as their label topology.kubernetes.io/region says
+    capacity_type: CapacityType = CapacityType.ON_DEMAND
+    provision_seconds: Seconds = 600.0  # who has no nodes of it by then goes elsewhere
+
+    @field_validator("model")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if not (found := [model.name for model in MODELS if model.answers_to(name)]):
+            raise ValueError(f"there is no model {name!r}: wanted one of {', '.join(m.name for m in MODELS)}")
+        if len(found) > 1:
+            raise ValueError(f"{name!r} may be {' or '.join(found)}: say which")
+        return found[0]
+
+    def pool(self) -> NodePool:
+        """What the planner needs of it."""
+        return NodePool(
+            self.name,
+            tuple(sorted(self.labels.items())),
+            self.model,
+            self.boards_per_node,
+            self.nodes_most,
+            self.zone,
+            self.region,
+            self.capacity_type,
+            self.provision_seconds,
+        )
+
+
 class Config(BaseSettings):
     """Everything that can be set. Times are in seconds."""
 
@@ -219,6 +259,7 @@ class Config(BaseSettings):
     preemption: PreemptionSetting = PreemptionSetting()
     elastic: ElasticSetting = ElasticSetting()
     carbon: CarbonSetting = CarbonSetting()
+    pools: list[PoolSetting] = []  # that an autoscaler can grow
     prices_file: str = ""  # of what boards cost (YAML); "": they cost their list prices
     prices: PricesSetting = PricesSetting()
     log_format: Literal["json", "text"] = "json"
@@ -250,6 +291,14 @@ class Config(BaseSettings):
             raise ValueError(f"{', '.join(twice)} is there twice: give each level a name of its own")
         return levels
 
+    @field_validator("pools")
+    @classmethod
+    def _pools_differ(cls, pools: list[PoolSetting]) -> list[PoolSetting]:
+        names = [pool.name for pool in pools]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is there twice: give each pool a name of its own")
+        return pools
+
     def policy(self) -> Policy:
         """What the planner needs of it."""
         return Policy(
@@ -265,6 +314,7 @@ class Config(BaseSettings):
             half_life_hours=self.fair_share.half_life_hours,
             backfill=self.backfill.rules(),
             preemption=Preempting(self.preemption.min_runtime_seconds, self.preemption.restart_seconds),
+            pools=tuple(pool.pool() for pool in self.pools),
             growing=Growing(self.elastic.min_runtime_seconds, self.elastic.restart_seconds),
         )
 
@@ -302,9 +352,9 @@ def load(file: Path | None = None) -> Config:
 
 
 def snake(value: Any) -> Any:
-    """The file's fields under the names that the models have."""
+    """The file's fields under the names that the models have; the keys of labels are nobody's fields."""
     if isinstance(value, Mapping):
-        return {to_snake(str(key)): snake(item) for key, item in value.items()}
+        return {to_snake(str(key)): item if key == "labels" else snake(item) for key, item in value.items()}
     return [snake(item) for item in value] if isinstance(value, list) else value
 
 

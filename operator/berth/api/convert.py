@@ -36,6 +36,7 @@ from berth.control.status import (
     ranks_from,
     resized_from,
     save_request_from,
+    shortfalls_from,
     verdict_from,
 )
 from berth.control.usages import usage_from
@@ -125,6 +126,7 @@ def to_workload(
         finished_at=from_rfc3339(status.get("finishedAt")),
         started_at=from_rfc3339(status.get("startedAt")),
         avoid=avoid_from(status.get("avoid")),
+        shortfalls=shortfalls_from(status.get("shortfalls")),
         moved=moved_from(status.get("moved")),
         gave_way_to=claim_from(status.get("gaveWayTo")),
         resized=resized_from(status.get("resized")),

@@ -341,7 +341,7 @@ class Assignment(Reported):
     """Members on one node."""
 
     node: str
-    """Name of the node."""
+    """Name of the node; empty: they wait for one of the pool."""
     ranks: str
     """Their ranks, such as 0-3,7."""
 
@@ -357,6 +357,8 @@ class PlacementStatus(Reported):
     """The assignments in few words, for printing."""
     assignments: list[Assignment] = Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
     """Nodes and the ranks of the members on them."""
+    pool: str | None = None
+    """Pool of the operator's configuration whose nodes are to come for the members. Absent: all have their nodes."""
 
 
 class Avoided(Reported):
@@ -366,6 +368,15 @@ class Avoided(Reported):
     """Name of the node."""
     until: Timestamp
     """When it may be tried again."""
+
+
+class ShortfallStatus(Reported):
+    """Nodes that did not come."""
+
+    pool: str
+    """Name of the pool."""
+    time: Timestamp
+    """When the job stopped waiting for them."""
 
 
 class Moved(Reported):
@@ -553,6 +564,8 @@ class TrainingJobStatus(Reported):
     has a place again."""
     avoid: list[Avoided] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     """Nodes that refused a member of this job lately."""
+    shortfalls: list[ShortfallStatus] | None = Field(None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    """Pools of nodes that failed this job lately, oldest first."""
     moved: Moved | None = None
     """Its last move in quiet hours: it counts against their budget."""
     resized: Resized | None = None

@@ -36,7 +36,7 @@ from berth.control.ports import (
     Refused,
     Resource,
 )
-from berth.control.records import UID_LABEL, JobRecord, PodRecord
+from berth.control.records import HOSTNAME_LABEL, UID_LABEL, JobRecord, PodRecord
 from berth.control.reports import difference, training_status
 from berth.control.status import claim_status, verdict_status
 from berth.model.idling import IdleAction
@@ -144,8 +144,9 @@ class Applier:
     @_carry_out.register
     async def _(self, action: Pin, target: Target) -> None:
         node = self.picture.nodes.get("", action.node)
-        hostname = node.meta.labels.get("kubernetes.io/hostname", action.node) if node else action.node
-        body = builders.pin(action.pod_uid, hostname, target.workload.queue, self.clock())
+        hostname = node.meta.labels.get(HOSTNAME_LABEL, action.node) if node else action.node
+        labels = {HOSTNAME_LABEL: hostname} if action.node else dict(action.labels)
+        body = builders.pin(action.pod_uid, labels, target.workload.queue, self.clock())
         answer = await self.api.merge_lists(PODS, action.ref.namespace, action.pod, body)
         self.picture.pods.update(self.read_pod(answer))
 
@@ -202,6 +203,7 @@ class Applier:
                 gave_way_to=action.gives_way_to or target.workload.gave_way_to,
                 resized=action.resize or target.workload.resized,
                 failures=action.failures or target.workload.failures,
+                shortfalls=action.shortfalls or target.workload.shortfalls,
             )
             await self._write_status(target, stopped, Verdict(action.reason, message))
             self.recorder.note(action.ref, action.reason, message, warning=True)

@@ -156,12 +156,15 @@ def pod(namespace: str, template: Raw) -> Json:
     }
 
 
-def pin(pod_uid: str, hostname: str, queue: str, now: float) -> Json:
-    """The strategic merge patch that ties a gated pod to a node and lifts our gate, and notes when and for whom."""
+def pin(pod_uid: str, labels: Mapping[str, str], queue: str, now: float) -> Json:
+    """The strategic merge patch that ties a gated pod to nodes with these labels and lifts our gate.
+
+    It notes when, and for which queue.
+    """
     return {
         "metadata": {"uid": pod_uid, "annotations": {PINNED_ANNOTATION: str(int(now)), QUEUE_ANNOTATION: queue}},
         "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": hostname},
+            "nodeSelector": dict(labels),
             "schedulingGates": [{"$patch": "delete", "name": GATE}],
         },
     }

@@ -24,6 +24,7 @@ QUEUE_ANNOTATION = "berth.dev/queue"  # whose quota a pod was pinned on; no labe
 LAYOUT_ANNOTATION = "berth.dev/layout"  # on a Node or GPUNode: what is being laid out there, and what was before
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"  # of a ReplicaSet's pods the lowest goes first
 REVISION_LABEL = "pod-template-hash"  # on a Deployment's pods
+HOSTNAME_LABEL = "kubernetes.io/hostname"
 GATE = "berth.dev/placement"
 GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/mig-")  # what the names of whole boards and MIG instances begin with
 

@@ -10,6 +10,7 @@ from berth.control.ports import Json
 from berth.model.failures import Crash, Failures, Pace
 from berth.model.idling import Idle
 from berth.model.losses import Loss, Losses
+from berth.model.pools import Shortfall
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Claim, Device, Kind, Past, Placement, Ref, Resize, SaveRequest
 from berth.planning.fairness import HOUR, Standing, counted
@@ -77,10 +78,11 @@ def placement_status(placement: Placement) -> Json:
     for rank, node in enumerate(placement.nodes):
         by_node.setdefault(node, []).append(rank)
     assignments = [{"node": node, "ranks": ranks_text(ranks)} for node, ranks in by_node.items()]
-    shown = [f"{a['node']} ({a['ranks']})" for a in assignments[:SHOWN_NODES]]
+    shown = [f"{a['node'] or f'pool {placement.pool}'} ({a['ranks']})" for a in assignments[:SHOWN_NODES]]
     if len(assignments) > SHOWN_NODES:
         shown.append(f"and {len(assignments) - SHOWN_NODES} more")
-    return {"device": device_status(placement.device), "assignments": assignments, "summary": ", ".join(shown)}
+    told: Json = {"device": device_status(placement.device), "assignments": assignments, "summary": ", ".join(shown)}
+    return told | {"pool": placement.pool or None}
 
 
 def placement_from(status: Mapping[str, Any]) -> Placement:
@@ -90,6 +92,7 @@ def placement_from(status: Mapping[str, Any]) -> Placement:
     return Placement(
         device=Device(model=device["model"], resource=device["resource"], count=device["count"]),
         nodes=tuple(nodes[rank] for rank in range(len(nodes))),
+        pool=status.get("pool") or "",
     )
 
 
@@ -188,6 +191,16 @@ def avoid_status(avoid: Iterable[tuple[str, float]]) -> list[Json]:
 def avoid_from(status: Iterable[Mapping[str, Any]] | None) -> tuple[tuple[str, float], ...]:
     """The inverse of `avoid_status`."""
     return tuple((entry["node"], from_rfc3339(entry["until"])) for entry in status or ())
+
+
+def shortfalls_status(shortfalls: Iterable[Shortfall]) -> list[Json]:
+    """Pools that failed a job, as status states it."""
+    return [{"pool": fall.pool, "time": to_rfc3339(fall.at)} for fall in shortfalls]
+
+
+def shortfalls_from(status: Iterable[Mapping[str, Any]] | None) -> tuple[Shortfall, ...]:
+    """The inverse of it."""
+    return tuple(Shortfall(fall["pool"], from_rfc3339(fall["time"])) for fall in status or ())
 
 
 def moved_status(moved: tuple[float, float] | None) -> Json | None:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     WAITING_FOR_PREEMPTION = "WaitingForPreemption"
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
     WAITING_FOR_RESERVATION = "WaitingForReservation"
+    WAITING_FOR_NODES = "WaitingForNodes"
     PENDING_EVALUATION = "PendingEvaluation"
 
 

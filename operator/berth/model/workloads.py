@@ -10,6 +10,7 @@ from fractions import Fraction
 from berth.model.failures import Failures, Pace, Restart
 from berth.model.idling import Idle, IdlePolicy
 from berth.model.losses import NO_LOSSES, Losses
+from berth.model.pools import Shortfall
 from berth.model.reasons import Verdict
 from berth.model.usage import NO_USAGE, Usage
 
@@ -129,10 +130,14 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and a node for each member; `nodes[rank]` is the node of that rank."""
+    """A device and a node for each member; `nodes[rank]` is the node of that rank.
+
+    Members that wait for nodes of a pool have "" instead, all of them, until the last is bound.
+    """
 
     device: Device
     nodes: tuple[str, ...]
+    pool: str = ""  # whose nodes are to come; "": none are
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +345,7 @@ class Workload:
     shed: tuple[str, ...] = ()  # uids of replicas that are told to end for that
     least_replicas: int = 1  # of a service: as many stay as long as others can make the room
     availability: Availability = Availability()  # of a service
+    shortfalls: tuple[Shortfall, ...] = ()  # of pools whose nodes did not come in time, oldest first
     verdict: Verdict | None = None  # the one last written
 
     @property

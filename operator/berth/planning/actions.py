@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from berth.model.failures import Failures
 from berth.model.idling import Idle
 from berth.model.nodes import Relayout, Trouble
+from berth.model.pools import Shortfall
 from berth.model.reasons import Verdict
 from berth.model.workloads import Claim, Device, Placement, Pod, Ref, Resize, SaveRequest
 from berth.planning.fairness import Standing
@@ -34,12 +35,13 @@ class MakeAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Tie a gated pod to its node and lift the gate, in one write."""
+    """Tie a gated pod to its node, or to nodes with these labels, and lift the gate, in one write."""
 
     ref: Ref
     pod: str
     pod_uid: str
-    node: str
+    node: str  # "": any with the labels
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Stop:
     place), "Restarted" (it crashed, hung, or asked for it), "Consolidated" (it goes elsewhere, so that another fits),
     "Preempted" or "Reclaimed" (it gives way), "Resized" (it goes on with more members, or with no more than it would
     like), "NodeLost", "WorkerEvicted" (by someone else, as a drain does), "PausedForCarbon", "DeadlineAtRisk" (it
-    leaves spot capacity), or the reason of an interruption.
+    leaves spot capacity), "NodesNotProvided" (they did not come in time), or the reason of an interruption.
     """
 
     ref: Ref
@@ -112,6 +114,7 @@ class Stop:
     resize: Resize | None = None  # with how many members an elastic gang is to go on
     failures: Failures | None = None  # what the job is to remember of them; None: nothing new
     log_of: Pod | None = None  # the pod whose last words belong to the message
+    shortfalls: tuple[Shortfall, ...] = ()  # what the job is to remember of pools that failed it; empty: nothing new
 
 
 @dataclass(frozen=True, slots=True)

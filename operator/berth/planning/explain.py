@@ -125,7 +125,7 @@ def _layouts(made: Plan, w: Workload) -> tuple[str, ...]:
 def _placement(w: Workload) -> Placement | None:
     """Where its members are; None where none has a node."""
     if w.attempt is not None:
-        return w.attempt.placement if w.attempt.placement.nodes else None
+        return w.attempt.placement if any(w.attempt.placement.nodes) else None
     nodes = tuple(sorted(pod.node for pod in _held(w)))
     return Placement(w.served_device, nodes) if nodes and w.served_device else None
 

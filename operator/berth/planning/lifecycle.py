@@ -26,6 +26,7 @@ from berth.planning.hangs import stop_if_hung
 from berth.planning.idling import seen_to
 from berth.planning.interruptions import NODE_LOST, Leaving, is_out_of_reach, leave, lost, threat_to
 from berth.planning.moves import avoiding, relocate
+from berth.planning.provisioning import NOT_PROVIDED, fell_short, keep_for, overdue, pool_named, waits
 from berth.planning.rescue import AT_RISK, risk_to
 from berth.planning.saving import SAVE_AND_GO_ON, wanted
 from berth.planning.scratch import Scratch
@@ -117,6 +118,10 @@ def claim(s: Scratch, run: Live) -> None:
     if run.attempt.stopping or run.workload.deleting or run.attempt.phase in (RunPhase.SUCCEEDED, RunPhase.FAILED):
         return
     done = run.done
+    if placement.pool:
+        unbound = [i for i in range(run.count) if i not in done and not _is_bound(run.members.get(i))]
+        keep_for(s, run.request, placement, len(unbound))
+        return
     for index, node in enumerate(placement.nodes):
         pod = run.members.get(index)
         if index in done or (pod is not None and _holds_its_room(pod, node)):
@@ -205,6 +210,10 @@ def _unproven(s: Scratch, run: Live) -> None:
     _stop(s, run, "Requeued", f"{why}: it may have ended early; planned anew", not_before=s.now)
 
 
+def _is_bound(pod: Pod | None) -> bool:
+    return pod is not None and pod.phase in (PodPhase.BOUND, PodPhase.READY, PodPhase.SUCCEEDED)
+
+
 def _holds_its_room(pod: Pod, node: str) -> bool:
     """Whether a member's room is counted by its pod, or needed no more.
 
@@ -278,8 +287,15 @@ def _run(s: Scratch, run: Live) -> None:
     missing = run.missing
     if missing and _late(s, run):
         return
-    stuck = _stuck(s, run)
-    avoid, placement = w.avoid, _as_bound(run)
+    placement = _as_bound(run)
+    if placement.pool and (why := overdue(s, attempt)):
+        fell = fell_short(s, w, placement.pool)
+        message = f"{why}: they are taken back, and the job is planned anew"
+        stop = Stop(w.ref, attempt.number, NOT_PROVIDED, message, w.avoid, s.now, shortfalls=fell)
+        s.decide(w.ref, Verdict(NOT_PROVIDED, message), stop)
+        return
+    stuck = {} if placement.pool else _stuck(s, run)
+    avoid = w.avoid
     moving = {i for i, pod in stuck.items() if pod.node == placement.nodes[i]}
     bad = sorted({stuck[i].node for i in moving})
     if bad:
@@ -297,20 +313,30 @@ def _run(s: Scratch, run: Live) -> None:
             return
         placement, verdict = moved, Verdict(PLACED, f"{_words(s, moved)}: moved, since a node did not take its worker")
     elif placement != attempt.placement:
-        verdict = Verdict(PLACED, f"{_words(s, placement)}: a worker was bound just before it was to be moved")
+        late = "a worker was bound just before it was to be moved"
+        came = f"nodes of pool {attempt.placement.pool} came after {s.now - attempt.admitted_at:.0f} s"
+        verdict = Verdict(PLACED, f"{_words(s, placement)}: {came if attempt.placement.pool else late}")
     if placement != attempt.placement:
         actions.append(Move(w.ref, attempt.number, placement, avoid, verdict))
-    pins = [] if missing else _pins(run, placement)
+    pins = [] if missing else _pins(s, run, placement)
     s.decide(w.ref, verdict, *actions, *replacing, *pins)
 
 
 def _as_bound(run: Live) -> Placement:
-    """The recorded placement, with the nodes that members are bound to in truth: a Move may have come too late."""
-    nodes = list(run.attempt.placement.nodes)
+    """The recorded placement, with the nodes that members are bound to in truth: a Move may have come too late.
+
+    Those of members that wait for a pool's nodes are taken in once all are bound.
+    """
+    placement = run.attempt.placement
+    nodes = list(placement.nodes)
     for i, pod in run.members.items():
-        if pod.phase in (PodPhase.BOUND, PodPhase.READY) and not pod.terminating and pod.node:
+        ended = placement.pool and pod.phase is PodPhase.SUCCEEDED
+        if (pod.phase in (PodPhase.BOUND, PodPhase.READY) or ended) and not pod.terminating and pod.node:
             nodes[i] = pod.node
-    return replace(run.attempt.placement, nodes=tuple(nodes))
+    if placement.pool and not all(node for i, node in enumerate(nodes) if i not in run.done):
+        return placement
+    known = next(iter(filter(None, nodes)), "")  # of one that ended, and whose pod is gone, nobody asks where it was
+    return replace(placement, nodes=tuple(node or known for node in nodes), pool="")
 
 
 def _stuck(s: Scratch, run: Live) -> dict[int, Pod]:
@@ -325,9 +351,10 @@ def _stuck(s: Scratch, run: Live) -> dict[int, Pod]:
     return found
 
 
-def _pins(run: Live, placement: Placement) -> list[Action]:
+def _pins(s: Scratch, run: Live, placement: Placement) -> list[Action]:
+    pool = pool_named(s, placement.pool)
     return [
-        Pin(run.workload.ref, pod.name, pod.uid, placement.nodes[i])
+        Pin(run.workload.ref, pod.name, pod.uid, placement.nodes[i], pool.labels if pool else ())
         for i, pod in sorted(run.members.items())
         if pod.phase is PodPhase.GATED and not pod.terminating
     ]
@@ -349,6 +376,8 @@ def _running(s: Scratch, run: Live) -> Verdict:
         why = f"see the events of its Job; planned anew if it stays so for {timeout:g} s"
         return Verdict(WAITING_FOR_PODS, f"{there}: {why}")
     last = run.workload.verdict
+    if run.attempt.placement.pool and pool_named(s, run.attempt.placement.pool):
+        return waits(s, run.attempt, sum(map(_is_bound, run.members.values())), last)
     return last if last and last.reason == PLACED else Verdict(PLACED, _words(s, run.attempt.placement))
 
 

@@ -92,17 +92,19 @@ def differ(s: Scratch, w: Workload, request: Request, options: Sequence[Option])
 
 def costs(s: Scratch, w: Workload, request: Request, option: Option) -> list[Cost]:
     """What each market costs, the best first."""
-    device = option.device
-    model, boards = s.model(device.model), float(option.boards)
-    kilowatts = kilowatts_of(model, boards)
-    found = []
-    for (spot, region), price in prices_of(s, request.shape, device).items():
-        usd = boards * price
-        kilos = kilograms(kilowatts, intensity(s, w, region)) if w.carbon else 0.0
-        rate = s.snapshot.spot_rates.get((region, device.model), SPOT.per_second)
-        overhead = _overhead(s, w, rate * request.workers) if spot else 1.0
-        found.append(Cost((spot, region), usd, kilos, usd_of(w.carbon, kilos), overhead))
+    prices = prices_of(s, request.shape, option.device)
+    found = [cost_in(s, w, request, option, market, price) for market, price in prices.items()]
     return sorted(found, key=lambda cost: (*_rank(w.carbon, cost, found), cost.market))
+
+
+def cost_in(s: Scratch, w: Workload, request: Request, option: Option, market: Market, usd_per_board: float) -> Cost:
+    """What an hour of a member costs in a market where a board costs so much."""
+    spot, region = market
+    model, boards = s.model(option.device.model), float(option.boards)
+    kilos = kilograms(kilowatts_of(model, boards), intensity(s, w, region)) if w.carbon else 0.0
+    rate = s.snapshot.spot_rates.get((region, model.name), SPOT.per_second)
+    overhead = _overhead(s, w, rate * request.workers) if spot else 1.0
+    return Cost(market, boards * usd_per_board, kilos, usd_of(w.carbon, kilos), overhead)
 
 
 def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> list[tuple[Option, PodShape]]:
@@ -125,8 +127,8 @@ def market_text(s: Scratch, w: Workload, request: Request, option: Option, nodes
         return ""
     mine = [cost for cost in every if cost.market in used]
     others = [cost for cost in every if cost.market not in used]
-    here = ", ".join(map(_words, mine))
-    return f"{here} (else {'; '.join(map(_words, others[:3]))})" if others else here
+    here = ", ".join(map(cost_text, mine))
+    return f"{here} (else {'; '.join(map(cost_text, others[:3]))})" if others else here
 
 
 def intensity(s: Scratch, w: Workload, region: str) -> float:
@@ -217,7 +219,8 @@ def _overhead(s: Scratch, w: Workload, rate: float) -> float:
     return exp(starts) * expm1(works) / (rate * length)
 
 
-def _words(cost: Cost) -> str:
+def cost_text(cost: Cost) -> str:
+    """What an hour of a member costs where, in words."""
     spot, region = cost.market
     where = f"{'spot' if spot else 'on demand'}{f' in {region}' if region else ''}"
     emits = f" and {cost.kilograms:.2f} kg CO2e" if cost.kilograms else ""

@@ -21,6 +21,7 @@ from berth.planning.line import Line
 from berth.planning.markets import within_price
 from berth.planning.preemption import Yielding
 from berth.planning.providing import LACKS_ROOM, provided
+from berth.planning.provisioning import Provisioner, failed_text
 from berth.planning.pursuit import pursue
 from berth.planning.relayout import better_later, hindrance, possible
 from berth.planning.reservation import reserve
@@ -49,8 +50,9 @@ def plan(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
     1. Room and quota of what is admitted are set aside.
     2. Live attempts take their next step: pins, moves, replacements, stops, ends.
     3. Pending jobs are admitted where they fit as a whole, and services get their devices and pins, in that order.
-    4. For what still waits, idle boards are laid out anew where that helps; for the first of the rest, gangs are moved
-       where that is allowed and pays. If nothing waits in quiet hours, gangs are moved to open room.
+    4. For what still waits, idle boards are laid out anew where that helps, or else nodes of pools are asked for that
+       can grow; for the first of the rest, gangs are moved where that is allowed and pays. If nothing waits in quiet
+       hours, gangs are moved to open room.
     5. Elastic gangs give back what they have beyond what they would like to who waits for it, or else take boards that
        nobody waits for: one of those that run at a time, if a restart pays.
     6. The rest is told why it waits, from what is left.
@@ -76,11 +78,13 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     yielding.shed()
     yielding.owe(pending)
     yielding.keep_places(pending)
-    waits = _settled(s, ahead, yielding, line)
+    more = Provisioner(s)
+    waits = _settled(ahead, yielding, more, line)
     idle = line.served
     pursued = pursue(s)
     told: dict[object, Verdict] = {}
     still = given_back(s, going, provided(ahead, idle, waits))
+    still = [w for w in still if not s.guard(w, more.ask, w)]
     gathered = [w for w in still[:1] if s.guard(w, _gather, s, w)]
     turns = Turns(s)
     for w in still[len(gathered) :]:
@@ -103,15 +107,15 @@ def _set_aside(s: Scratch, runs: Sequence[Live], going: Sequence[Workload]) -> N
             s.guard(w, services.charge, s, w)
 
 
-def _settled(s: Scratch, ahead: Ahead, yielding: Yielding, idle: Iterable[Workload]) -> list[Workload]:
+def _settled(ahead: Ahead, yielding: Yielding, more: Provisioner, idle: Iterable[Workload]) -> list[Workload]:
     """Decide what each workload without an attempt gets; the jobs that find no place."""
-    waits: list[Workload] = []
+    s, waits = ahead.s, list[Workload]()
     gathers = gathering(s.snapshot.workloads)
     vain = Vain(ahead, yielding)
     for w in idle:
         yielding.keep_sizes(w.priority)
         first = waits[0] if gathers and waits else None
-        if s.guard(w, _settle, ahead, yielding, vain, w, first) is False:
+        if s.guard(w, _settle, ahead, yielding, vain, more, w, first) is False:
             waits.append(w)
     return waits
 
@@ -126,7 +130,9 @@ def _calm(s: Scratch, snapshot: Snapshot) -> Scratch:
     return worked_out(snapshot, calm, s.now)[0]
 
 
-def _settle(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, first: Workload | None) -> bool:
+def _settle(
+    ahead: Ahead, yielding: Yielding, vain: Vain, more: Provisioner, w: Workload, first: Workload | None
+) -> bool:
     """Decide what a workload without an attempt gets; False where it is a job that finds no place.
 
     `first` is the job that room is being made for: until it has its place, no job after it gets one.
@@ -141,7 +147,7 @@ def _settle(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, first: Wo
         made = reason in (*LACKS_ROOM, Reason.WAITING_FOR_QUOTA) and yielding.make_room(w)
         if reason in LACKS_ROOM and not made:
             reserve(s, w, replace(w.request, workers=1), w.served_device)
-    elif not s.options(w.request.demand, w.request.tensor) and not possible(ahead, w.request):
+    elif not (_there_are(ahead, w.request) or more.could_ever(w.request)):
         s.decide(w.ref, no_match(w.request, s.fleet))
     elif (held := held_back(s, w)) is not None:
         s.decide(w.ref, held)
@@ -151,6 +157,11 @@ def _settle(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, first: Wo
     else:
         return _placed(ahead, yielding, vain, w, w.request)
     return True
+
+
+def _there_are(ahead: Ahead, request: Request) -> bool:
+    """Whether there are boards for a request, or could be by laying some out."""
+    return bool(ahead.s.options(request.demand, request.tensor)) or possible(ahead, request)
 
 
 def _placed(ahead: Ahead, yielding: Yielding, vain: Vain, w: Workload, request: Request) -> bool:
@@ -180,7 +191,9 @@ def _explain(ahead: Ahead, w: Workload, told: dict[object, Verdict], turns: Turn
         models = {option.device.model for option in s.options(least.demand, least.tensor)}
         also = [text for text in (hindered, avoided_text(s.suspected, map(s.fleet.pools.__getitem__, models))) if text]
         told[key] = replace(verdict, message="; ".join([verdict.message, *also]))
-    s.decide(w.ref, turns.told(w, least, told[key]))
+    verdict = turns.told(w, least, told[key])
+    failed = failed_text(s, w)
+    s.decide(w.ref, replace(verdict, message=f"{verdict.message}; {failed}") if failed else verdict)
 
 
 def _number(s: Scratch, served: Sequence[Workload]) -> None:

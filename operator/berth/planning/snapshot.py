@@ -10,6 +10,7 @@ from math import inf
 from berth.model.boards import Board
 from berth.model.failures import Pace
 from berth.model.nodes import Node
+from berth.model.pools import NodePool
 from berth.model.prices import PriceBook
 from berth.model.resources import Resources
 from berth.model.topology import DEFAULT_LEVELS, Level
@@ -142,4 +143,5 @@ class Policy:
     backfill: Backfilling = field(default_factory=Backfilling)
     preemption: Preempting | None = field(default_factory=Preempting)  # None: nobody is chosen to give way
     prices: PriceBook = field(default_factory=PriceBook)
+    pools: tuple[NodePool, ...] = ()  # that an autoscaler can grow, by whatever order they are to be told apart
     growing: Growing | None = field(default_factory=Growing)  # None: elastic gangs get no more than they would like

@@ -22,6 +22,8 @@ def where(pool: Pool, nodes: Sequence[str]) -> str:
     """A placement in words: "4 workers on 2 nodes of rack r1 (n1, n2)"."""
     distinct = list(dict.fromkeys(nodes))
     workers = f"{len(nodes)} worker{'s' if len(nodes) > 1 else ''}"
+    if distinct == [""]:
+        return f"{workers} on nodes that are to come"
     if len(distinct) == 1:
         return f"{workers} on node {distinct[0]}"
     names = ", ".join(distinct[:MOST_NAMES]) + (", …" if len(distinct) > MOST_NAMES else "")

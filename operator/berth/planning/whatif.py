@@ -145,7 +145,7 @@ def held_by(w: Workload) -> Held:
     if attempt is None or attempt.stopping:
         return held
     there = {p.index for p in w.pods if p.phase in (*ON_NODES, PodPhase.SUCCEEDED) and p.attempt == attempt.number}
-    absent = (n for i, n in enumerate(attempt.placement.nodes) if i not in there and i not in attempt.done)
+    absent = (n for i, n in enumerate(attempt.placement.nodes) if n and i not in there and i not in attempt.done)
     return (*held, *((node, _needs(w, None)) for node in absent))
 
 
