@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import combinations
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from berth.model.nodes import Node
-from berth.model.workloads import Device, PodPhase, Queue, Workload
+from berth.model.workloads import Device, PodPhase, Queue, Spot, Workload
 from berth.planning.actions import Stop
 from berth.planning.consolidation import Consolidating, Consolidation, consolidate
 from berth.planning.plan import plan
@@ -17,7 +18,7 @@ from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Policy, Snapshot
 from berth.planning.trials import settled
 from berth.planning.whatif import order, unplaced, with_workload, without
-from tests.planning.builders import NOW, a_job, a_node, a_service, nodes_of, only, racks, running, verdict_of
+from tests.planning.builders import NOW, a_job, a_node, a_service, nodes_of, only, racks, running, shape, verdict_of
 from tests.planning.occupied import HOUR, occupied, on, small_worlds
 from tests.planning.world import World
 
@@ -260,3 +261,51 @@ def test_no_set_of_moves_is_cheaper(world: tuple[list[Node], Workload, list[Work
     best = by_brute_force(nodes, waits, others, Consolidating().most_moves)
     found = moved(nodes, waits, *others)
     assert (None if found is None else round(found.usd, 6)) == (None if best is None else round(best, 6))
+
+
+def in_markets(name: str) -> Node:
+    """A node of 8 boards, on spot capacity where its name begins with an s."""
+    return a_node(name, labels={"karpenter.sh/capacity-type": "spot"} if name.startswith("s") else {})
+
+
+def test_nobody_moves_where_it_would_cost_more_than_it_may() -> None:
+    cheap = on(a_job("cheap", gpus=4, max_usd_per_hour=20.0), "s1")  # on demand they cost $32 an hour
+    waits = a_job("big", gpus=8, pod=shape(spot=Spot.ONLY))
+    assert moved([in_markets("d1"), in_markets("s1")], waits, cheap) is None
+    free = replace(cheap, max_usd_per_hour=40.0)
+    assert names(moved([in_markets("d1"), in_markets("s1")], waits, free)) == ["cheap"]
+
+
+MARKET_WORLDS = st.lists(
+    st.tuples(
+        st.sampled_from(("d1", "d2", "s1", "s2")),
+        st.sampled_from((1, 2, 4)),
+        st.sampled_from(list(Spot)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(MARKET_WORLDS, st.sampled_from(list(Spot)))
+def test_law_no_move_goes_where_spot_or_price_forbid(placed: list[tuple[str, int, Spot, bool]], wanted: Spot) -> None:
+    nodes = {name: in_markets(name) for name in ("d1", "d2", "s1", "s2")}
+    free = dict.fromkeys(nodes, 8)
+    others = []
+    for i, (at, boards, spot, thrifty) in enumerate(placed):
+        if free[at] < boards or (spot, nodes[at].spot) in ((Spot.NEVER, True), (Spot.ONLY, False)):
+            continue
+        free[at] -= boards
+        limit = boards * 3.0 if thrifty and nodes[at].spot else None
+        job = a_job(f"j{i}", gpus=boards, pod=shape(spot=spot), max_usd_per_hour=limit, checkpoints=True)
+        others.append(on(job, at, hours=i + 1))
+    found = moved(list(nodes.values()), a_job("big", gpus=8, pod=shape(spot=wanted)), *others)
+    asked = {w.ref: w for w in others}
+    for move in found.moves if found else ():
+        w = asked[move.ref]
+        assert w.request is not None
+        on_spot = [nodes[name].spot for name in move.after.nodes]
+        assert not (w.request.shape.spot is Spot.NEVER and any(on_spot))
+        assert not (w.request.shape.spot is Spot.ONLY and not all(on_spot))
+        assert w.max_usd_per_hour is None or all(on_spot)

@@ -19,6 +19,7 @@ from berth.planning.admission import admit, choices, fields_of, problem_of
 from berth.planning.cohorts import stopped
 from berth.planning.covering import cheapest
 from berth.planning.freeing import Holder, Lack, holder
+from berth.planning.markets import within_price
 from berth.planning.options import boards_of
 from berth.planning.scratch import Scratch
 from berth.planning.snapshot import Consolidating, Snapshot
@@ -136,13 +137,14 @@ def stop_all(s: Scratch, found: Consolidation, message: str, *, quiet: bool = Fa
 
 
 def _movable(v: Workload, w: Workload, rules: Consolidating, now: float) -> bool:
-    """Whether a gang may be moved for a pending one: none of higher priority, and none that has just begun or ends."""
+    """Whether a gang may be moved for a pending one: none of higher priority, none that waits for nodes or ends."""
     attempt = v.attempt
     return (
         v.ref.kind is Kind.TRAINING_JOB
         and v.ref.uid != w.ref.uid
         and attempt is not None
         and attempt.phase is RunPhase.RUNNING
+        and not attempt.placement.pool
         and not (attempt.stopping or attempt.done or v.deleting or v.suspend or v.request is None)
         and v.priority <= w.priority
         and now - (v.started_at or attempt.admitted_at) >= rules.min_runtime_seconds
@@ -174,8 +176,8 @@ def _simulate(
     moves: list[Relocation] = []
     for one in sorted(ended, key=lambda one: order(one.workload)):
         v, attempt = one.workload, one.workload.attempt
-        away = replace(unplaced(v), avoid=_away(v, placement, s.now))
-        if attempt is None or v.request is None or not admit(s, away, v.request.at(v.size)):
+        away = within_price(s, replace(unplaced(v), avoid=_away(v, placement, s.now)))
+        if attempt is None or away.request is None or not admit(s, away, away.request.at(v.size)):
             return None
         after = _admitted(s, v)
         if after is None:

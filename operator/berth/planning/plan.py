@@ -125,8 +125,9 @@ def _gather(s: Scratch, w: Workload) -> bool:
 
 
 def _calm(s: Scratch, snapshot: Snapshot) -> Scratch:
-    """The working copy after a plan for another snapshot, in which nobody is moved."""
-    calm = replace(s.policy, consolidation=Consolidating(), preemption=None, growing=None)
+    """The working copy after a plan for another snapshot, in which nobody is moved, and no nodes are asked for."""
+    full = tuple(replace(pool, nodes_most=0) for pool in s.policy.pools)
+    calm = replace(s.policy, consolidation=Consolidating(), preemption=None, growing=None, pools=full)
     return worked_out(snapshot, calm, s.now)[0]
 
 
