@@ -58,6 +58,7 @@ class Provisioner:
         self._s = s
         self._ledgers: dict[str, Ledger | None] = {}  # by pool; None: it may make no more nodes
         self._fields: dict[tuple[str, PodShape, Device, int], Field] = {}
+        self._vain: dict[tuple[object, ...], int] = {}  # who asked in vain, and how many actions there were then
         self._shortfalls = tuple(fall for w in s.snapshot.workloads for fall in w.shortfalls)
 
     def could_ever(self, request: Request) -> bool:
@@ -66,14 +67,21 @@ class Provisioner:
 
     def ask(self, w: Workload) -> bool:
         """Admit a job to the best pool that could hold its gang, for as many members as it would like, or the least."""
-        if w.request is None or not self._s.policy.pools:
+        s = self._s
+        if w.request is None or not s.policy.pools:
+            return False
+        until = s.estimates.end_if_admitted(w)
+        owed = s.reserved.of(w.ref)
+        key = (w.request, w.queue, w.priority, w.max_usd_per_hour, w.shortfalls, until, owed and owed.reservation.ref)
+        if self._vain.get(key) == len(s.actions):
             return False
         for request in dict.fromkeys((w.request.at(w.request.workers), w.request.smallest)):
-            with self._s.reserved.without(w.ref):
-                offers = [offer for pool in self._s.policy.pools if (offer := self._offer(w, request, pool))]
+            with s.reserved.without(w.ref):
+                offers = [offer for pool in s.policy.pools if (offer := self._offer(w, request, pool))]
             if offers:
                 self._admit(w, min(offers, key=lambda offer: self._rank(w, offer)))
                 return True
+        self._vain[key] = len(s.actions)
         return False
 
     def _offer(self, w: Workload, request: Request, pool: NodePool) -> Offer | None:
