@@ -128,8 +128,8 @@ async def test_a_service_without_a_spare_replica_holds_it_up_and_is_told_how_to_
     await world.settle()
     assert await story.look() == 1
     assert story.told()[-1] == (
-        "InferenceService team/chat: 1 replica here: its disruption budget holds it up, which needs 1 ready of 1: "
-        "raise spec.replicas, or lower spec.availability.minAvailable"
+        "InferenceService team/chat: 1 replica here: its disruption budget, which needs 1 ready of 1, "
+        "holds it up until another is ready: make room for one, or lower spec.availability.minAvailable"
     )
 
 

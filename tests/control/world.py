@@ -225,6 +225,8 @@ class World:
         pods = [p for p in self._pods_of(deployment) if "deletionTimestamp" not in p["metadata"]]
         for _ in range(deployment["spec"]["replicas"] - len(pods)):
             self.make_pod(deployment, "-", {})
+        for pod in sorted(pods, key=_removed_first)[: max(0, len(pods) - deployment["spec"]["replicas"])]:
+            self.api.remove(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
         ready = sum(p["status"]["phase"] == "Running" for p in pods)
         self._set_status(DEPLOYMENTS, deployment, {"replicas": len(pods), "readyReplicas": ready})
 
@@ -371,6 +373,12 @@ def gpus_of(pod: Mapping[str, Any]) -> int:
     return sum(
         int(c.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0)) for c in pod["spec"]["containers"]
     )
+
+
+def _removed_first(pod: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    """In which order a ReplicaSet removes pods."""
+    cost = pod["metadata"]["annotations"].get("controller.kubernetes.io/pod-deletion-cost", "0")
+    return bool(pod["spec"].get("nodeName")), pod["status"]["phase"] == "Running", int(cost)
 
 
 def _others() -> list[asyncio.Task[Any]]:

@@ -10,7 +10,7 @@ import pytest
 from berth.model.boards import Board, Instance
 from berth.model.nodes import Interruption, Node
 from berth.model.workloads import Device, PodPhase, RunPhase, SaveRequest, Workload
-from berth.planning.actions import AskToSave, Move, Release, Replace, Stop
+from berth.planning.actions import AskToSave, LetGo, Move, Pin, Release, Replace, Serve, Stop
 from tests.planning.builders import (
     NOW,
     a_job,
@@ -25,6 +25,7 @@ from tests.planning.builders import (
     verdict_of,
 )
 
+BOARDS = Device("H100-80GB", "nvidia.com/gpu", 8)
 SPOT = Interruption("SpotInterruption", "EC2 instance metadata", NOW + 120)
 DRAIN = Interruption("Drain", "berth drain")
 GOING, STAYING = a_node("n1", interruption=SPOT), a_node("n2")
@@ -190,12 +191,11 @@ def test_cordon_alone_moves_nothing() -> None:
 
 def a_service_on(*nodes: str, least: int = 1) -> Workload:
     """A service with a replica on each of these nodes."""
-    device = Device("H100-80GB", "nvidia.com/gpu", 8)
-    pods = tuple(a_pod(PodPhase.READY, index=i, node=n, attempt=0, device=device) for i, n in enumerate(nodes))
+    pods = tuple(a_pod(PodPhase.READY, index=i, node=n, attempt=0, device=BOARDS) for i, n in enumerate(nodes))
     return replace(
         a_service(replicas=len(nodes), gpus=8),
         pods=pods,
-        served_device=device,
+        served_device=BOARDS,
         served_generation=1,
         least_replicas=least,
     )
@@ -210,5 +210,37 @@ def test_replicas_leave_a_node_that_goes_away_as_far_as_there_is_room_for_others
     assert not plan_for([nodes[0], nodes[2]], service).actions
 
 
-def test_replicas_that_a_disruption_budget_keeps_stay_to_the_end() -> None:
-    assert not plan_for([GOING, STAYING], a_service_on("n1")).actions
+def test_replicas_that_a_disruption_budget_keeps_stay_to_the_end_where_there_is_no_room_for_others() -> None:
+    assert not plan_for([GOING, a_node("full", gpus=4)], replace(a_service_on("n1"), served_replicas=1)).actions
+
+
+def test_where_there_is_another_is_made_before_they_go() -> None:
+    service = replace(a_service_on("n1"), served_replicas=1)
+    assert plan_for([GOING, STAYING], service).actions == (Serve(service.ref, BOARDS, 2),)
+
+
+def surged(phase: PodPhase, *, wanted: int = 2) -> Workload:
+    """One replica on a node that goes away, and another in its place."""
+    service = a_service_on("n1")
+    other = a_pod(
+        phase, name="other", node=STAYING.name if phase is not PodPhase.GATED else "", attempt=0, device=BOARDS
+    )
+    return replace(service, pods=(*service.pods, other), served_replicas=wanted)
+
+
+def test_it_is_placed_and_the_old_one_stays_until_it_is_ready() -> None:
+    [pin] = plan_for([GOING, STAYING], surged(PodPhase.GATED)).actions
+    assert isinstance(pin, Pin)
+    assert pin.node == STAYING.name
+    assert not plan_for([GOING, STAYING], surged(PodPhase.BOUND)).actions
+
+
+def test_then_the_old_one_is_the_first_to_go() -> None:
+    service = surged(PodPhase.READY)
+    marked, smaller = plan_for([GOING, STAYING], service).actions
+    assert (marked, smaller) == (LetGo(service.ref, "pod-0", "uid-pod-0", True), Serve(service.ref, BOARDS, 1))
+
+
+def test_a_deployment_that_has_too_many_once_nothing_goes_away_gets_smaller() -> None:
+    service = replace(a_service_on(STAYING.name), served_replicas=2)
+    assert plan_for([STAYING], service).actions == (Serve(service.ref, BOARDS, 1),)

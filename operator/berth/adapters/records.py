@@ -289,6 +289,10 @@ class Job(_Struct):
         )
 
 
+class _DeploymentSpec(_Struct):
+    replicas: int = 1
+
+
 class _DeploymentStatus(_Struct):
     replicas: int = 0
     ready_replicas: int = 0
@@ -298,11 +302,14 @@ class Deployment(_Struct):
     """apps/v1 Deployment"""
 
     metadata: ObjectMeta
+    spec: _DeploymentSpec = msgspec.field(default_factory=_DeploymentSpec)
     status: _DeploymentStatus = msgspec.field(default_factory=_DeploymentStatus)
 
     def read(self) -> DeploymentRecord:
         """The record."""
-        return DeploymentRecord(self.metadata.read(), self.status.replicas, self.status.ready_replicas)
+        return DeploymentRecord(
+            self.metadata.read(), self.status.replicas, self.status.ready_replicas, self.spec.replicas
+        )
 
 
 class PriorityClass(_Struct):

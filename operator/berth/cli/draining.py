@@ -194,8 +194,9 @@ def serving(raw: Raw, here: Sequence[Raw]) -> str:
     if all(pod["metadata"].get("deletionTimestamp") for pod in here):
         return f"{replicas}, told to end"
     if ready <= least:
-        remedy = "raise spec.replicas, or lower spec.availability.minAvailable"
-        return f"{replicas}: its disruption budget holds it up, which needs {least} ready of {ready}: {remedy}"
+        remedy = "make room for one, or lower spec.availability.minAvailable"
+        budget = f"its disruption budget, which needs {least} ready of {ready}"
+        return f"{replicas}: {budget}, holds it up until another is ready: {remedy}"
     return f"{replicas}: they leave as far as there is room elsewhere: {_verdict(status)}"
 
 

@@ -237,7 +237,7 @@ class Applier:
     @_carry_out.register
     async def _(self, action: Serve, target: Target) -> None:
         ref, spec = action.ref, target.raw["spec"]
-        made = builders.deployment(ref, spec, target.workload.generation, action.device)
+        made = builders.deployment(ref, spec, target.workload.generation, action.device, action.replicas)
         parts = (
             (SERVICES, builders.service(ref, spec)),
             (DISRUPTION_BUDGETS, builders.disruption_budget(ref, spec)),

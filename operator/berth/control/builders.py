@@ -103,8 +103,8 @@ def volume_claim(ref: Ref, checkpoint: Raw) -> Json:
     }
 
 
-def deployment(ref: Ref, spec: Raw, generation: int, device: Device) -> Json:
-    """The Deployment of an InferenceService."""
+def deployment(ref: Ref, spec: Raw, generation: int, device: Device, replicas: int | None = None) -> Json:
+    """The Deployment of an InferenceService, with as many replicas as its spec says where no other number is given."""
     labels = _labels(ref)
     rollout = {key: value for key, value in (spec.get("rollout") or {}).items() if value is not None}
     template = _template(ref, spec, device, labels, [])
@@ -114,7 +114,7 @@ def deployment(ref: Ref, spec: Raw, generation: int, device: Device) -> Json:
         "kind": "Deployment",
         "metadata": _metadata(ref, ref.name, labels) | {"annotations": annotations},
         "spec": {
-            "replicas": int(spec.get("replicas", 1)),
+            "replicas": int(spec.get("replicas", 1)) if replicas is None else replicas,
             "selector": {"matchLabels": selector(ref)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": rollout} if rollout else {"type": "RollingUpdate"},
             "template": template,

@@ -262,6 +262,7 @@ class Observer:
             pods=pods,
             served_device=device_from(deployment.meta.annotations.get(DEVICE_ANNOTATION, "")),
             served_generation=whole_number(deployment.meta.annotations.get(GENERATION_ANNOTATION)),
+            served_replicas=deployment.wanted,
         )
 
     def _as_deployed(self, base: Workload) -> Workload | None:

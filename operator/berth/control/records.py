@@ -107,8 +107,9 @@ class DeploymentRecord:
     """A Deployment that the operator made."""
 
     meta: Meta
-    replicas: int = 0
+    replicas: int = 0  # that exist
     ready: int = 0
+    wanted: int = 1  # that its spec asks for
 
 
 @dataclass(frozen=True, slots=True)

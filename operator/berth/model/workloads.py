@@ -324,6 +324,7 @@ class Workload:
     not_before: float = 0.0  # a requeued job is not admitted before this moment (backoff)
     served_device: Device | None = None  # what an InferenceService's Deployment requests; None: no Deployment yet
     served_generation: int = 0  # generation of the InferenceService that its Deployment was made from
+    served_replicas: int | None = None  # that its Deployment asks for; None: no Deployment yet, or nobody knows
     losses: Losses = NO_LOSSES  # what stopping its attempts cost so far
     usage: Usage = NO_USAGE  # what it used so far, as last written down
     saves: bool = False  # whether it says where it saves checkpoints

@@ -55,9 +55,11 @@ def serve(s: Scratch, w: Workload, request: Request, *, promised: bool = False) 
     device = _device(s, w, request, bool(held))
     if device is None:
         s.decide(w.ref, no_match(request, s.fleet), *replacing)
-    elif device != w.served_device or w.served_generation != w.generation:
+        return
+    count = request.workers + _surplus(s, w, request, device, held)
+    if (device, w.generation) != (w.served_device, w.served_generation) or w.served_replicas not in (None, count):
         verdict = _verdict(s, w, request, device, held, [])
-        s.decide(w.ref, verdict, *replacing, *_going(s, w, request, held), Serve(w.ref, device, request.workers))
+        s.decide(w.ref, verdict, *replacing, *_going(s, w, request, held, count), Serve(w.ref, device, count))
     else:
         stop = stopped(s.quota.cohorts, w.queue)
         pins = [] if stop else _pins(s, w, request, device, held, -inf if promised else inf)
@@ -74,6 +76,8 @@ def _leaving(s: Scratch, w: Workload, request: Request, device: Device, held: Se
     field = s.open_field(request.shape, device, _shunned(s, w)) if threats else None
     if field is None:
         return []
+    if w.served_replicas is not None and w.served_replicas > request.workers:
+        return []  # others are made before they go
     spare = sum(pod.phase is PodPhase.READY for pod in held) - w.least_replicas
     room = most_that_fit(field, gang_of(request, device, s.fleet.levels, len(threats)))
     threats.sort(key=lambda one: (one[0].interruption.deadline or inf, one[1].name))
@@ -95,12 +99,30 @@ def _to_steady(s: Scratch, w: Workload, request: Request, device: Device, held: 
     return [Replace(w.ref, pod.name, pod.uid, why) for pod in mix.first_to_go(on_spot, 1)]
 
 
-def _going(s: Scratch, w: Workload, request: Request, held: Sequence[Pod]) -> list[LetGo]:
-    """Which replicas a service that gets smaller loses first, where they are not all alike."""
+def _surplus(s: Scratch, w: Workload, request: Request, device: Device, held: Sequence[Pod]) -> int:
+    """How many replicas are made before others go: as many on nodes that go away as its disruption budget can't spare.
+
+    They are kept until as many as are wanted are ready elsewhere, for a ReplicaSet that gets smaller would first remove
+    those that are not.
+    """
+    threatened = [pod for pod in held if threat_to(s, w, [pod]) is not None]
+    if not threatened or w.served_replicas is None or stopped(s.quota.cohorts, w.queue):
+        return 0
+    ready = [pod for pod in held if pod.phase is PodPhase.READY]
+    if sum(pod not in threatened for pod in ready) >= request.workers:
+        return 0
+    under_way = max(0, w.served_replicas - request.workers)
+    lacking = len(threatened) - max(0, len(ready) - w.least_replicas) - under_way
+    field = s.open_field(request.shape, device, _shunned(s, w)) if lacking > 0 else None
+    return under_way + (_affordable(s, w, request, field, lacking) if field is not None else 0)
+
+
+def _going(s: Scratch, w: Workload, request: Request, held: Sequence[Pod], count: int) -> list[LetGo]:
+    """Which replicas a service that is to have `count` loses first, where they are not all alike."""
     device = w.served_device
-    if device is None or len(held) <= request.workers:
+    if device is None or len(held) <= count:
         return []
-    gone = {pod.uid for pod in Mix(s, w, request, device, held).first_to_go(held, len(held) - request.workers)}
+    gone = {pod.uid for pod in Mix(s, w, request, device, held).first_to_go(held, len(held) - count)}
     return [LetGo(w.ref, p.name, p.uid, p.uid in gone) for p in held if p.goes_first != (p.uid in gone)]
 
 
