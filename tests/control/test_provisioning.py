@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from berth.control.ports import JOBS, NODES, PODS, TRAINING_JOBS, Json
+from berth.control.status import from_rfc3339
 from berth.model.pools import NodePool
 from berth.planning.snapshot import Policy
 from tests.control.builders import a_node, a_training_job
@@ -50,9 +51,12 @@ async def test_a_gang_waits_for_nodes_and_runs_where_they_come() -> None:
     assert (status["state"], status["verdict"]["reason"]) == ("Admitted", "WaitingForNodes")
     assert (status["placement"]["pool"], status["placement"]["summary"]) == ("first", "pool first (0-1)")
     assert world.asked == [{KEY: "first"}] * 2
+    before = status["admittedAt"]
+    world.clock.advance(30.0)
     world.grow("first")
     await world.settle()
     status = world.status("llm")
+    assert from_rfc3339(status["admittedAt"]) >= from_rfc3339(before) + 30, "its run begins now"
     assert (status["state"], status["verdict"]["reason"], status["attempt"]) == ("Running", "Placed", 1)
     assert status["placement"].get("pool") is None
     assert {a["node"] for a in status["placement"]["assignments"]} == {"first-0", "first-1"}

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 FIRST, SECOND = "GH200-96GB", "GH200-144GB"  # models of which no other test has any
 KEY = "test.berth.dev/pool"
+NAME = "asks"  # that no other test gives its job
 
 
 def a_pool(name: str, model: str, **more: Any) -> dict[str, Any]:
@@ -62,32 +63,32 @@ def _lacks_a_node(pod: dict[str, Any], pool: str) -> bool:
     return asks and any(c["status"] == "False" and c.get("reason") == "Unschedulable" for c in scheduled)
 
 
-async def status_of(api: KubeApi, namespace: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = (await api.get(TRAINING_JOBS, namespace, name)).get("status") or {}
+async def status_of(api: KubeApi, namespace: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await api.get(TRAINING_JOBS, namespace, NAME)).get("status") or {}
     return found
 
 
 async def ask(api: KubeApi, namespace: str, model: str, **spec: Any) -> None:
     """A gang of two whole nodes."""
     gpus = {"count": 8, "models": [model]}
-    await api.create(TRAINING_JOBS, namespace, a_training_job("llm", namespace=namespace, workers=2, gpus=gpus, **spec))
+    await api.create(TRAINING_JOBS, namespace, a_training_job(NAME, namespace=namespace, workers=2, gpus=gpus, **spec))
 
 
 async def test_an_autoscaler_brings_nodes_and_the_gang_runs_there_though_the_operator_died_meanwhile(
     cluster: Cluster, api: KubeApi, namespace: str
 ) -> None:
     async def waits() -> bool:
-        return (await status_of(api, namespace, "llm")).get("verdict", {}).get("reason") == "WaitingForNodes"
+        return (await status_of(api, namespace)).get("verdict", {}).get("reason") == "WaitingForNodes"
 
     async def runs() -> dict[str, Any] | None:
-        found = await status_of(api, namespace, "llm")
+        found = await status_of(api, namespace)
         return found if found.get("state") == "Running" and found["verdict"]["reason"] == "Placed" else None
 
     async with a_witness(api) as witness:
         with an_operator(cluster.kubeconfig, pools=[a_pool("grows", FIRST)]) as operator:
             await ask(api, namespace, FIRST)
             await until(waits, "it asks for nodes")
-            assert (await status_of(api, namespace, "llm"))["placement"]["pool"] == "grows"
+            assert (await status_of(api, namespace))["placement"]["pool"] == "grows"
             operator.kill()
             async with an_autoscaler(cluster.kubeconfig, api, "grows", FIRST):
                 operator.start()
@@ -103,7 +104,7 @@ async def test_a_pool_that_brings_nothing_is_given_up_for_the_next(
     cluster: Cluster, api: KubeApi, namespace: str
 ) -> None:
     async def runs() -> dict[str, Any] | None:
-        found = await status_of(api, namespace, "llm")
+        found = await status_of(api, namespace)
         return found if found.get("state") == "Running" else None
 
     dry = a_pool("dry", SECOND, provisionSeconds=5, capacityType="spot")
@@ -116,5 +117,5 @@ async def test_a_pool_that_brings_nothing_is_given_up_for_the_next(
     assert [fall["pool"] for fall in status["shortfalls"]] == ["dry"]
     assert not status.get("restarts")
     assert made == ["rich-1", "rich-2"]
-    assert {p["spec"]["nodeSelector"][KEY] for p in witness.members("llm", attempt=2)} == {"rich"}
+    assert {p["spec"]["nodeSelector"][KEY] for p in witness.members(NAME, attempt=2)} == {"rich"}
     assert not witness.broken

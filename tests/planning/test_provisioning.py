@@ -189,6 +189,10 @@ def test_after_the_time_out_it_is_taken_back_and_the_pool_remembered() -> None:
     assert stop.message.startswith("pool burst did not bring nodes for all workers in 600 s")
 
 
+def test_waiting_for_nodes_is_no_part_of_a_run() -> None:
+    assert not planned([], released(*unbound(), max_runtime_seconds=60.0), now=NOW + 90, policy=growing()).actions
+
+
 def test_a_pool_that_is_configured_no_more_is_waited_for_no_longer() -> None:
     [stop] = only(planned([], released(*unbound()), policy=Policy()), Stop)
     assert stop.message.startswith("pool burst is not in the configuration any more")

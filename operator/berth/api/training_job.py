@@ -546,7 +546,7 @@ class TrainingJobStatus(Reported):
     device: str | None = None
     """What each worker has, for printing, such as 8 x H100-80GB."""
     admitted_at: Timestamp | None = None
-    """When the latest attempt was admitted."""
+    """When the latest attempt was admitted; of one that waited for nodes of a pool, when it had them all."""
     started_at: Timestamp | None = None
     """When all pods of the latest attempt were ready first."""
     finished_at: Timestamp | None = None

@@ -152,8 +152,11 @@ class Applier:
 
     @_carry_out.register
     async def _(self, action: Move, target: Target) -> None:
-        assert target.workload.attempt is not None
-        attempt = replace(target.workload.attempt, placement=action.placement)
+        before = target.workload.attempt
+        assert before is not None
+        came = bool(before.placement.pool) and not action.placement.pool  # waiting for nodes is no part of its run
+        admitted_at = self.clock() if came else before.admitted_at
+        attempt = replace(before, placement=action.placement, admitted_at=admitted_at)
         await self._write_status(target, replace(target.workload, attempt=attempt, avoid=action.avoid), action.verdict)
 
     @_carry_out.register

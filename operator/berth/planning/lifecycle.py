@@ -261,7 +261,7 @@ def _failed(s: Scratch, run: Live) -> None:
 
 
 def _overdue(s: Scratch, w: Workload, attempt: Attempt) -> bool:
-    if w.max_runtime_seconds is None:
+    if w.max_runtime_seconds is None or attempt.placement.pool:
         return False
     end = (w.started_at or attempt.admitted_at) + w.max_runtime_seconds
     s.wake(end)
