@@ -71,7 +71,7 @@ def test_a_gang_that_fits_nowhere_asks_a_pool() -> None:
     assert verdict.reason == "WaitingForNodes"
     assert verdict.message == (
         "waits for nodes of pool burst since 13:46:40 UTC, taken back at 13:56:40 UTC: 0 of 2 workers have one; "
-        "asks for 2 more nodes, 8 x H100-80GB a worker, on demand $64.00 an hour a worker"
+        "asks for 2 nodes, 8 x H100-80GB a worker, on demand $64.00 an hour a worker"
     )
     assert plan.wake_at == NOW + 600
 
@@ -122,6 +122,13 @@ def test_a_pool_grows_to_its_most_with_what_it_has_and_what_is_asked_of_it() -> 
     assert asked(planned(nodes, released(*unbound()), next_one, policy=growing(), used=busy), "next") == "burst"
     full = growing(a_pool(nodes_most=3))
     assert asked(planned(nodes, released(*unbound()), next_one, policy=full, used=busy), "next") is None
+
+
+def test_nodes_of_the_pool_that_are_idle_are_a_part_of_what_is_asked_for() -> None:
+    two = growing(a_pool(nodes_most=2))
+    assert asked(planned([came("b1")], a_gang(), policy=two)) == "burst"
+    assert asked(planned([came("b1")], a_gang(), policy=two, used={"b1": {"nvidia.com/gpu": 1}})) is None
+    assert asked(planned([came("b1", unschedulable=True)], a_gang(), policy=two)) is None
 
 
 def test_gangs_of_one_plan_share_what_a_pool_may_make() -> None:

@@ -124,13 +124,15 @@ class Provisioner:
             offer.ledger.take(node, offer.field.needs)
         s.charge(w.queue, device, members)
         s.owed.settled.add(w.ref.uid)
+        placement = Placement(device, ("",) * members, pool.name)
+        if w.request is not None:
+            keep_for(s, w.request, placement, members)
         until = s.estimates.end_if_admitted(w, members)
         s.reserved.charge(w.queue, s.model(device.model), offer.option.boards * members, until)
-        asks = f"{len({*offer.nodes})} more nodes, {name_of(device)} a worker, {cost_text(offer.cost)}"
+        asks = f"{len({*offer.nodes})} nodes, {name_of(device)} a worker, {cost_text(offer.cost)}"
         told = f"{_waits(pool, s.now, 0, members)}; asks for {asks}{self._doubts(pool)}"
         verdict = Verdict(Reason.WAITING_FOR_NODES, told)
         s.wake(s.now + pool.provision_seconds)
-        placement = Placement(device, ("",) * members, pool.name)
         s.decide(w.ref, verdict, Admit(w.ref, w.attempts_made + 1, placement, verdict))
 
     def _rank(self, w: Workload, offer: Offer) -> tuple[int, float, int]:
@@ -164,15 +166,18 @@ class Provisioner:
         return tuple(option for option in found if option.device.resource == WHOLE_BOARD)
 
     def _ledger(self, pool: NodePool) -> Ledger | None:
-        """Room on the nodes that a pool may yet make, as if they were there; None where it may make none."""
+        """Room on the nodes that a pool may yet make, and on its idle ones; None where it may make none."""
         if pool.name not in self._ledgers:
-            left = pool.nodes_most - self._there(pool) - self._asked(pool)
-            fleet = _as_if_there(pool, left, self._s.policy.levels) if left > 0 else None
+            there = [node for node in self._s.snapshot.nodes.values() if is_of(node, pool)]
+            left = pool.nodes_most - len(there) - self._asked(pool)
+            idle = sum(self._is_idle(node, pool) for node in there)  # they serve as well as new ones
+            fleet = _as_if_there(pool, left + idle, self._s.policy.levels) if left > 0 else None
             self._ledgers[pool.name] = Ledger(fleet, {}) if fleet is not None else None
         return self._ledgers[pool.name]
 
-    def _there(self, pool: NodePool) -> int:
-        return sum(is_of(node, pool) for node in self._s.snapshot.nodes.values())
+    def _is_idle(self, node: Node, pool: NodePool) -> bool:
+        usable = node.ready and node.board is not None and not (node.unschedulable or node.interruption)
+        return usable and self._s.ledger.free(node.name).get(WHOLE_BOARD, 0) >= pool.boards_per_node
 
     def _asked(self, pool: NodePool) -> int:
         """Nodes that gangs wait for, each gang by itself, whatever of them is there already."""

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from berth.model.nodes import Node
 from berth.model.workloads import Device, Pod, PodPhase, PodShape, Request, Spot, Workload
@@ -50,7 +51,7 @@ class Mix:
         else:
             self.on_spot[pool] += count
 
-    @property
+    @cached_property
     def floor(self) -> int:
         """How many are to run on demand: no more than all such capacity could hold if it were empty."""
         least = min(self._w.availability.on_demand, self._request.workers)
@@ -89,7 +90,7 @@ class Mix:
         if self.only_on_demand:
             return
         full = self._full()
-        for _, shape in ranked(self._s, self._w, self._request.at(1), [self._option]):
+        for shape in self._markets:
             yield Way(shape, full)
         if full:
             yield Way(self._request.shape)
@@ -123,11 +124,24 @@ class Mix:
     def _full(self) -> frozenset[str]:
         """The nodes of spot pools that hold as many as they may."""
         most = self._w.availability.per_spot_pool
-        full = {pool for pool, count in self.on_spot.items() if count >= most}
-        nodes = self._s.fleet.pools[self._device.model].nodes if full else ()
-        return frozenset(node.name for node in nodes if spot_pool(node) in full)
+        full = (nodes for pool, nodes in self._nodes.items() if self.on_spot[pool] >= most)
+        return NOWHERE.union(*full)
 
-    @property
+    @cached_property
+    def _nodes(self) -> Mapping[SpotPool, frozenset[str]]:
+        """The nodes of each pool of spot capacity."""
+        found: dict[SpotPool, set[str]] = {}
+        for node in self._s.fleet.pools[self._device.model].nodes:
+            if (pool := spot_pool(node)) is not None:
+                found.setdefault(pool, set()).add(node.name)
+        return {pool: frozenset(names) for pool, names in found.items()}
+
+    @cached_property
+    def _markets(self) -> tuple[PodShape, ...]:
+        """The cheapest markets, and then these with the next ones."""
+        return tuple(shape for _, shape in ranked(self._s, self._w, self._request.at(1), [self._option]))
+
+    @cached_property
     def _steady(self) -> PodShape:
         return replace(self._request.shape, spot=Spot.NEVER)
 
