@@ -21,11 +21,14 @@ from berth.control.ports import (
     Json,
 )
 from berth.control.status import to_rfc3339
+from berth.model.pools import NodePool
 from berth.planning.carbon import Origin, Outlook
+from berth.planning.snapshot import Policy
 from tests.control.builders import a_node, a_queue, a_service, a_training_job
 from tests.control.fakes import MISHAPS, Trouble
 from tests.control.world import World
 
+POOL = "karpenter.sh/nodepool"
 Step = Callable[[World], Awaitable[None]]
 
 
@@ -210,6 +213,30 @@ async def four_minutes_pass(world: World) -> None:
     world.clock.advance(241.0)
 
 
+async def its_replicas_get_fewer(world: World) -> None:
+    world.api.edit(INFERENCE_SERVICES, "team", "chat", spec={"replicas": 1})
+
+
+async def a_service_runs_that_can_spare_no_replica(world: World) -> None:
+    world.api.put(INFERENCE_SERVICES, a_service(replicas=1))
+    await world.settle()
+
+
+async def a_gang_waits_for_nodes(world: World) -> None:
+    pools = ((name, ((POOL, name),)) for name in ("first", "second"))
+    made = (NodePool(name, labels, "H100-80GB", 8, nodes_most=2, provision_seconds=60.0) for name, labels in pools)
+    world.policy = world.cycle.policy = Policy(pools=tuple(made))
+    world.api.put(TRAINING_JOBS, a_training_job(workers=2, boards=8))
+    await world.settle()
+
+
+async def its_nodes_come(world: World) -> None:
+    for name in ("new1", "new2"):
+        node = a_node(name, boards=8)
+        node["metadata"]["labels"][POOL] = "first"
+        world.api.put(NODES, node)
+
+
 STORIES = {
     "admitted": Story(nothing, a_gang_arrives, 6),  # status, Service, Job, two pins, status
     "admitted with a claim": Story(nothing, a_gang_that_wants_a_claim_arrives, 7),
@@ -222,6 +249,10 @@ STORIES = {
     "made again": Story(a_gang_runs, its_job_is_deleted, 3),
     "served": Story(nothing, a_service_arrives, 6),  # Service, budget, Deployment, two pins, status
     "scaled": Story(a_service_runs, its_replicas_grow, 5),
+    "made smaller": Story(a_service_runs, its_replicas_get_fewer, 5),  # two that go first... Deployment, status
+    "replaced first": Story(a_service_runs_that_can_spare_no_replica, its_node_is_taken_back, 9),
+    "nodes came": Story(a_gang_waits_for_nodes, its_nodes_come, 1),
+    "nodes did not come": Story(a_gang_waits_for_nodes, a_minute_passes, 10),  # the stop, and the next pool
     "preempted": Story(a_lesser_gang_has_all_boards, an_urgent_gang_arrives, 9),  # five of them stop the lesser
     "shrunk": Story(an_elastic_gang_has_all_boards, an_urgent_gang_arrives, 14),  # two admissions after the stop
     "given back": Story(an_elastic_gang_has_more_than_it_would_like, four_minutes_pass, 14),
@@ -246,7 +277,10 @@ async def told(story: Story, *, mishap: tuple[Any, bool] | None = None, at: int 
     if world.api.dead:
         await world.restart()
         await world.settle()
-    return world, world.api.changes - before
+    writes = world.api.changes - before
+    world.clock.advance(REFRESH_SECONDS)  # then all have been told where they are
+    await world.settle()
+    return world, writes
 
 
 @pytest.mark.parametrize("name", STORIES)

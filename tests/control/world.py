@@ -352,7 +352,7 @@ class World:
 
 TIMES = ("lastTransitionTime", "admittedAt", "startedAt", "stoppingSince", "finishedAt", "notBefore", "until", "time")
 IDS = ("id", "answers")  # of save requests, by the moment
-CLOCK = re.compile(r"\d\d:\d\d UTC")  # when a job that waits is expected to start
+CLOCK = re.compile(r"(\d\d:)?\d\d:\d\d UTC|after \d+ s")  # when a job that waits is to start, how long it waited
 BY_TIME = ("countedAt", "boardHours", "part", "gpuSeconds", "workedSeconds")  # by the moment of the count
 
 
