@@ -90,7 +90,14 @@ class Operator:
             queue=to_queue,
         )
         observer = Observer(self.picture, convert, self.rates.taken_back)
-        self.meter = Meter(self.picture, observer, api, time.time, book=lambda: self.cycle.policy.prices)
+        self.meter = Meter(
+            self.picture,
+            observer,
+            api,
+            time.time,
+            book=lambda: self.cycle.policy.prices,
+            stale_seconds=config.stale_seconds,
+        )
         self.cycle = Cycle(
             picture=self.picture,
             observer=observer,

@@ -137,9 +137,10 @@ def test_the_server_tells_its_devices_and_predicts() -> None:
 
 
 def test_the_server_explains_bad_requests() -> None:
-    with _server() as address, pytest.raises(urllib.error.HTTPError, match="400") as refused:
-        _ask(f"{address}/predict", b'{"input": []}')
-    assert "inputs" in json.loads(refused.value.read())["error"]
+    with _server() as address:
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            _ask(f"{address}/predict", b'{"input": []}')
+        assert "inputs" in json.loads(refused.value.read())["error"]
 
 
 @contextmanager

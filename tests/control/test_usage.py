@@ -6,10 +6,12 @@ from time import perf_counter
 
 import pytest
 
-from berth.control.ports import INFERENCE_SERVICES, NODES, PODS, TRAINING_JOBS, Conflict, Json, Unavailable
-from berth.control.status import from_rfc3339
+from berth.control.ports import GPU_NODES, INFERENCE_SERVICES, NODES, PODS, TRAINING_JOBS, Conflict, Json, Unavailable
+from berth.control.status import from_rfc3339, to_rfc3339
 from berth.control.usages import usage_from, usage_status
-from berth.model.prices import CapacityType, Price, PriceBook
+from berth.model.energy import board_watts, drawn_watts
+from berth.model.gpus import MODELS
+from berth.model.prices import BUSY, CapacityType, Price, PriceBook
 from berth.model.usage import Amounts, Bought, Usage
 from tests.control.builders import a_node, a_service, a_training_job
 from tests.control.world import World
@@ -78,6 +80,25 @@ async def test_while_it_runs_usage_is_written_every_few_minutes_and_no_more_ofte
         await look(world)
     assert 5 <= usage_writes(world) - before <= 10
     assert usage(world)["gpuHours"] == pytest.approx(BOARDS * held_hours(world), abs=1e-5)
+
+
+@pytest.mark.parametrize(("age", "kilowatts"), [(0.0, 0.3), (600.0, None)], ids=["fresh", "stale"])
+async def test_energy_is_what_boards_were_measured_to_draw_while_that_is_fresh(
+    age: float, kilowatts: float | None
+) -> None:
+    world = await a_gang()
+    before, hours = usage(world)["kWh"], held_hours(world)
+    world.clock.advance(LONG)
+    for pod in world.api.all(PODS):
+        holder = {key: pod["metadata"][key] for key in ("namespace", "name")}
+        board = {"model": "H100-80GB", "healthy": True, "migEnabled": False, "pod": holder, "watts": 300}
+        boards = [{"index": i, "uuid": f"GPU-{i}", **board} for i in range(4)]
+        status = {"observedTime": to_rfc3339(world.clock() - age), "boards": boards}
+        world.api.put(GPU_NODES, {"metadata": {"name": pod["spec"]["nodeName"]}, "status": status})
+    await look(world)
+    rated = board_watts(next(model for model in MODELS if model.name == "H100-80GB"), BUSY) / 1000
+    drawn = drawn_watts(BOARDS, rated if kilowatts is None else kilowatts)
+    assert usage(world)["kWh"] - before == pytest.approx(drawn * (held_hours(world) - hours), rel=1e-4)
 
 
 async def test_usage_alone_wakes_no_plan() -> None:

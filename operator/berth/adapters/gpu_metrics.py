@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from berth.control.board_use import Sample, Usage, shares, utilization_of
 from berth.control.gpus import Gpu, GpuInstance, Load, Pod, Reading, device_of
-from berth.control.usage import Sample, Usage, shares, utilization_of
 
 LABELS = ("node", "gpu", "uuid", "model", "profile", "instance", "namespace", "pod", "workload", "queue")
 STALE_SECONDS = 30.0  # an older sample says nothing of now: three looks were missed

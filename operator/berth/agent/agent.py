@@ -23,6 +23,7 @@ from berth.agent.report import (
 )
 from berth.api.crd import API_VERSION
 from berth.api.problems import Misconfigured
+from berth.control.board_use import Telling, Usage
 from berth.control.gpus import (
     DevicePlugin,
     GpuError,
@@ -36,7 +37,6 @@ from berth.control.gpus import (
 )
 from berth.control.laying import BUSY, FAILED, IN_PROGRESS, INVALID, Create, Layout, Outlook, SetMig, Step, outlook
 from berth.control.ports import GPU_NODES, NODES, Api, ApiError, Clock, Conflict, Json, NotFound
-from berth.control.usage import Telling, Usage
 
 log = logging.getLogger(__name__)
 

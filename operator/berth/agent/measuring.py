@@ -11,10 +11,10 @@ import msgspec
 
 from berth.adapters.gpu_metrics import Page, Whose
 from berth.adapters.records import ObjectMeta
+from berth.control.board_use import Sample, Usage
 from berth.control.gpus import GpuError, Holders, HoldersUnknown, Inventory, Meters, Pod
 from berth.control.ports import Clock
 from berth.control.records import NAME_LABEL, QUEUE_ANNOTATION, Meta
-from berth.control.usage import Sample, Usage
 
 log = logging.getLogger(__name__)
 

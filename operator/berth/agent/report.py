@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from berth.api.gpu_node import GPUNodeSpec
 from berth.api.problems import first_problem
+from berth.control.board_use import Use
 from berth.control.gpus import Gpu, GpuInstance, Inventory, Pod, device_of
 from berth.control.laying import AS_WANTED, Layout, Outlook, Place
 from berth.control.ports import Json
-from berth.control.usage import Use
 
 CONDITION = "LaidOut"
 DRIVER = "nvidia.com/gpu"

@@ -20,7 +20,7 @@ from berth.control.usages import usage_status
 from berth.model.prices import Place, PriceBook, place_of
 from berth.model.usage import Usage
 from berth.model.workloads import Kind, Workload
-from berth.planning.metering import Holds, Intensity, Tariff, Watts, holds, metered, useful_seconds, without_reruns
+from berth.planning.metering import Holds, Intensity, Tariff, holds, metered, useful_seconds, without_reruns
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Meter:
     clock: Clock
     book: Callable[[], PriceBook]  # the prices of the moment
     intensity: Intensity = lambda region, hour: None
-    watts: Watts = lambda node, pod: None
+    stale_seconds: float = 180.0  # after which what an agent measured says nothing of now
     _services: dict[str, _Service] = field(default_factory=dict)  # by uid
     _places: dict[str, Place] = field(default_factory=dict)  # of nodes, by name, those that are gone included
 
@@ -127,7 +127,16 @@ class Meter:
         return known.usage
 
     def _holds(self, w: Workload, usage: Usage, now: float) -> Holds:
-        return holds(w, lambda node, model: self._place(node, model, usage), self.watts, usage.until, now)
+        return holds(w, lambda node, model: self._place(node, model, usage), self._watts, usage.until, now)
+
+    def _watts(self, node: str, pod: str) -> float | None:
+        """What each board draws that a pod holds, or has an instance of, on average; None: nobody measures it."""
+        report = self.picture.gpu_nodes.get("", node)
+        if report is None or report.observed + self.stale_seconds <= self.clock():
+            return None
+        held = [b.watts for b in report.boards if pod == b.holder or any(pod == i.holder for i in b.instances)]
+        known = [watts for watts in held if watts is not None]
+        return sum(known) / len(known) if known and len(known) == len(held) else None
 
     def _tariff(self) -> Tariff:
         return Tariff(self.book(), self.intensity)

@@ -10,8 +10,8 @@ import pytest
 
 from berth.adapters.records import Decoder, GPUNode
 from berth.agent.agent import HEARTBEAT_SECONDS, JITTER
+from berth.control.board_use import TELL_SECONDS, WINDOW_SECONDS, Sample, Telling, Usage, Use
 from berth.control.gpus import Inventory, Load, Reading
-from berth.control.usage import TELL_SECONDS, WINDOW_SECONDS, Sample, Telling, Usage, Use
 from e2e.fakegpu.driver import Driver
 from e2e.fakegpu.sensors import training
 from tests.agent.nodes import a_node, mig
