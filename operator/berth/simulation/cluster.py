@@ -41,6 +41,7 @@ from berth.simulation.work import Arrival
 
 BOUND = (PodPhase.BOUND, PodPhase.READY)
 A_MOMENT = 1e-6  # seconds; sums of times are not exact
+TOLERATED_SECONDS = 300.0  # of a node that is not heard of, by pods that say nothing else
 
 
 @dataclass
@@ -257,13 +258,13 @@ class Cluster:
         self.wake()
 
     def fail(self, failure: Failure) -> None:
-        """A node goes down. What it ran is lost unless it is back before its pods are given up."""
+        """A node goes down. What it ran is lost unless it is back before its cluster notices."""
         self._turn(failure.node, ready=False)
         self.clock.after(failure.lasting, partial(self._turn, failure.node, ready=True))
         if failure.lasting < self.delays.node_loss:
             return
         self._break(failure.node)
-        self.clock.after(self.delays.node_loss, partial(self._lose, failure.node))
+        self.clock.after(self.delays.node_loss + TOLERATED_SECONDS, partial(self._lose, failure.node))
 
     def warn(self, node: str, deadline: float) -> None:
         """A spot node says that it is taken back then."""
@@ -288,7 +289,7 @@ class Cluster:
                 life.broken, life.ready_since = True, None
 
     def _turn(self, node: str, *, ready: bool) -> None:
-        self.machines[node].turn(ready=ready)
+        self.machines[node].turn(ready=ready, noticed=EPOCH + self.clock.now + self.delays.node_loss)
         self._touch(node)
         if ready:
             self._retry(node)

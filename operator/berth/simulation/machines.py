@@ -68,9 +68,9 @@ class Machine:
             self._count(needs, -1)
             self._hand(pieces, "")
 
-    def turn(self, *, ready: bool) -> None:
-        """The node goes down, or comes back."""
-        self.node = replace(self.node, ready=ready, interruption=None)
+    def turn(self, *, ready: bool, noticed: float = 0.0) -> None:
+        """The node goes down, which its cluster notices then, or comes back."""
+        self.node = replace(self.node, ready=ready, lost_since=0.0 if ready else noticed, interruption=None)
 
     def warn(self, deadline: float) -> None:
         """The node says that it will be taken back at that moment, in seconds since the start."""

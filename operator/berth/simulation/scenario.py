@@ -229,8 +229,8 @@ class Delays(Fields):
     """From the binding until the pod is ready: image, start, rendezvous."""
     termination: Seconds = 15.0
     """From a pod's eviction until it is gone."""
-    node_loss: Seconds = 300.0
-    """How long a node is down before its pods are given up."""
+    node_loss: Seconds = 50.0
+    """How long a node is down before its cluster notices. Pods that no gang minds are given up five minutes later."""
     relayout: Seconds = 30.0
     """How long boards are re-laid, while their node takes no new pods."""
 
