@@ -77,12 +77,12 @@ class Operator:
 
     api: KubeApi
     config: Config
+    metrics: Metrics
 
     def __post_init__(self) -> None:
         config, api = self.config, self.api
         self.picture = Picture()
         self.rates = Rates(self.picture, time.time)
-        self.metrics = Metrics(__version__)
         self.endpoint = self._endpoint() if config.progress_host else None
         recorder = Recorder(api, time.time)
         convert = Convert(
@@ -131,16 +131,22 @@ class Operator:
         The Lease has connections of its own: its renewal must not queue behind the writes of a busy moment.
         """
         config = self.config
-        async with serve(self.health, config.metrics_port, config.health_port), connect() as lease_api:
+        answered = self.metrics.answered
+        async with (
+            serve(self.health, config.metrics_port, config.health_port),
+            connect(answered=answered) as lease_api,
+        ):
             lease = self._lease(lease_api)
             acquired = asyncio.create_task(lease.acquire())
             if not await _first(acquired, stop):
                 acquired.cancel()
                 return
+            self.metrics.leader.set(1)
             try:
                 async with self._outlooks() as outlooks:
                     await self._act(lease, stop, outlooks)
             finally:
+                self.metrics.leader.set(0)
                 await lease.release()
 
     @asynccontextmanager
@@ -155,7 +161,9 @@ class Operator:
                 found.append(await stack.enter_async_context(live))
             if config.carbon.told:
                 known = await stack.enter_async_context(feed(config.carbon, None))
-                outlooks = Outlooks(known, self.picture, config.carbon.zone_of, self._tell_outlooks)
+                outlooks = Outlooks(
+                    known, self.picture, config.carbon.zone_of, self._tell_outlooks, self.metrics.forecast_aged
+                )
                 self.meter.intensity = outlooks.intensity
                 found.append(outlooks)
             yield found
@@ -325,9 +333,10 @@ async def run(config: Config) -> int:
     """Run the operator until SIGTERM, SIGINT or the loss of the Lease; the exit status."""
     stop = asyncio.Event()
     stop_by_signals(stop)
-    async with connect() as api:
+    metrics = Metrics(__version__)
+    async with connect(answered=metrics.answered) as api:
         try:
-            await Operator(api, config).run(stop)
+            await Operator(api, config, metrics).run(stop)
         except LeaseLost as error:
             log.error("lease lost, leaving at once: %s", error)
             return 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from berth.adapters.kube import KubeApi, error_of
+from berth.adapters.kube import KubeApi, connect, error_of
 from berth.control.ports import (
     JOBS,
     PODS,
@@ -95,6 +96,35 @@ async def test_writes_name_their_manager_and_say_what_kind_of_patch_they_are() -
         ),
         ("PATCH", "/api/v1/namespaces/team/pods/p", manager, "application/strategic-merge-patch+json"),
     ]
+
+
+async def test_who_counts_requests_is_told_of_each_answer_and_of_none(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({}, status=404 if request.path.endswith("/gone") else 200)
+
+    told: list[tuple[str, str]] = []
+
+    def count(method: str, code: str) -> None:
+        told.append((method, code))
+
+    async with serving(answer) as server, connect(a_kubeconfig(tmp_path, server.server), count) as api:
+        await api.get(QUEUES, "", "red")
+        with pytest.raises(NotFound):
+            await api.delete(QUEUES, "", "gone")
+    with pytest.raises(Unavailable):
+        async with connect(a_kubeconfig(tmp_path, "http://127.0.0.1:1"), count) as api:
+            await api.get(QUEUES, "", "red")
+    assert told == [("GET", "200"), ("DELETE", "404"), ("GET", "none")]
+
+
+def a_kubeconfig(folder: Path, server: str) -> str:
+    """A kubeconfig for whoever answers at this address, without credentials."""
+    named = {"clusters": {"cluster": {"server": server}}, "users": {"user": {}}}
+    named["contexts"] = {"context": {"cluster": "it", "user": "it"}}
+    body = {each: [{"name": "it", **content}] for each, content in named.items()}
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "it", **body}))
+    return str(path)
 
 
 async def test_deletions_and_evictions_mean_one_very_object() -> None:

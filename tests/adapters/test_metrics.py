@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
+import pytest
 from prometheus_client import generate_latest
 
 from berth.adapters.metrics import Metrics
@@ -14,10 +16,11 @@ from berth.model.nodes import Relayout, Trouble, Way
 from berth.model.prices import CapacityType
 from berth.model.reasons import Reason, Verdict
 from berth.model.usage import Amounts, Bought, Usage
-from berth.model.workloads import Attempt, Demand, Placement, PodShape, Queue, Request, Workload
+from berth.model.workloads import Attempt, Demand, Placement, Pod, PodPhase, PodShape, Queue, Request, Workload
 from berth.planning.actions import Admit, EndLayout, LayOut, Plan, QueueUsage, Stop
 from berth.planning.snapshot import Snapshot
 from tests.control.builders import BOARD, a_ref
+from tests.planning.builders import a_node
 
 NOW = 1000.0
 PLACED = Verdict("Placed", "on n1")
@@ -65,14 +68,14 @@ def test_a_re_layout_counts_once_when_it_ends() -> None:
     for _ in range(3):
         after(metrics, ends)
     assert value(metrics, "berth_repartitions_total", result="given up") == 1
-    assert value(metrics, "berth_repartitions_total", result="succeeded") is None
+    assert value(metrics, "berth_repartitions_total", result="succeeded") == 0
 
 
 def test_a_second_attempt_is_no_first_admission() -> None:
     metrics = Metrics("1")
     job = a_job(attempts_made=1)
     after(metrics, Plan((Admit(job.ref, 2, Placement(BOARD, ("n1",)), PLACED),)), job)
-    assert value(metrics, "berth_admission_wait_seconds_count", queue="red") is None
+    assert value(metrics, "berth_admission_wait_seconds_count", queue="red") == 0
 
 
 def test_an_eviction_is_counted_once_and_not_while_it_goes_on() -> None:
@@ -174,17 +177,84 @@ def test_boards_of_queues_as_numbers() -> None:
     after(metrics, Plan(queues={"red": QueueUsage(0, 1, {"H100": "9/4"})}))
     assert value(metrics, "berth_queue_gpus", queue="red", model="H100", state="used") == 2.25
     assert value(metrics, "berth_queue_gpus", queue="red", model="H100", state="nominal") == 8
+    assert value(metrics, "berth_admitted_workloads", queue="red") == 1
 
 
-def test_labels_do_not_grow_with_workloads() -> None:
-    def lines(count: int) -> int:
-        metrics = Metrics("1")
-        jobs = [a_job(f"job-{i}") for i in range(count)]
-        actions = tuple(Admit(j.ref, 1, Placement(BOARD, ("n1",)), PLACED) for j in jobs[::2])
-        after(metrics, Plan(actions, {j.ref.uid: WAITS for j in jobs}), *jobs)
-        return len(generate_latest(metrics.registry).splitlines())
+def test_the_longest_wait_is_of_jobs_that_would_run_if_there_were_room() -> None:
+    metrics = Metrics("1")
+    jobs = [
+        a_job("new"),
+        replace(a_job("old"), created=NOW - 500),
+        replace(a_job("ran-before"), created=NOW - 9000, usage=Usage(NOW - 700)),
+        replace(a_job("suspended"), created=NOW - 9000),
+        replace(a_job("runs", attempt=Attempt(1, Placement(BOARD, ("n1",)), NOW)), created=NOW - 9000),
+    ]
+    verdicts = {job.ref.uid: WAITS for job in jobs} | {jobs[3].ref.uid: Verdict(Reason.SUSPENDED, "")}
+    after(metrics, Plan(verdicts=verdicts), *jobs)
+    assert value(metrics, "berth_longest_wait_seconds", queue="red") == 700
+    after(metrics, Plan())
+    assert value(metrics, "berth_longest_wait_seconds", queue="red") == 0
 
-    assert lines(500) == lines(2)
+
+def test_pods_that_kube_scheduler_cannot_bind() -> None:
+    metrics = Metrics("1")
+    pods = [
+        Pod("a", "a", PodPhase.PINNED, message="0/4 nodes are available"),
+        Pod("b", "b", PodPhase.PINNED),
+        Pod("c", "c", PodPhase.FAILED, message="OOMKilled"),
+    ]
+    after(metrics, Plan(), a_job(pods=tuple(pods)))
+    assert value(metrics, "berth_unschedulable_pods", queue="red") == 1
+
+
+def test_the_fleet_is_counted_when_asked_for() -> None:
+    metrics = Metrics("1")
+    metrics.look()
+    assert value(metrics, "berth_gpus", model="H100-80GB", state="free") is None
+    nodes = {name: a_node(name, mig={"1g.10gb": 7}) for name in ("n1", "n2")}
+    used = {"n1": {"nvidia.com/gpu": 2, "nvidia.com/mig-1g.10gb": 1}}
+    metrics.cycled(0.01, Snapshot(nodes, used, ()), Plan(suspects=frozenset({"n2"})), NOW)
+    metrics.look()
+    assert value(metrics, "berth_gpus", model="H100-80GB", state="used") == 2.125
+    assert value(metrics, "berth_mig_instances", profile="1g.10gb", state="free") == 13
+    assert value(metrics, "berth_fragmentation_ratio", model="H100-80GB") == pytest.approx(6.75 / 15.625)
+    assert value(metrics, "berth_suspect_nodes") == 1
+
+
+def test_a_forecast_that_never_came_is_infinitely_old() -> None:
+    metrics = Metrics("1")
+    metrics.forecast_aged("DE", None)
+    metrics.forecast_aged("FR", 60.0)
+    assert value(metrics, "berth_carbon_age_seconds", zone="DE") == inf
+    assert value(metrics, "berth_carbon_age_seconds", zone="FR") == 60
+
+
+def test_what_rates_are_taken_of_begins_at_zero() -> None:
+    metrics = Metrics("1")
+    assert value(metrics, "berth_evictions_total", reason="SpotInterruption") == 0
+    assert value(metrics, "berth_repartitions_total", result="given up") == 0
+
+
+def series_of(workloads: int) -> int:
+    """How many series there are after cycles in which so many workloads of three queues do all that is counted."""
+    metrics = Metrics("1")
+    queues = {name: Queue(name, {"H100": 8}) for name in ("red", "green", "blue")}
+    placement, used = Placement(BOARD, ("n1",)), of_usage(NOW, spot=1.0)
+    made = [replace(a_job(f"job-{i}"), queue=[*queues, f"none-{i}"][i % 4]) for i in range(workloads)]
+    waits = tuple(made[0::2])
+    runs = tuple(replace(job, attempt=Attempt(1, placement, NOW), saves=True, started_at=NOW) for job in made[1::2])
+    stops = tuple(Stop(job.ref, 1, "Drain", "") for job in runs)
+    admits = tuple(Admit(job.ref, 1, placement, PLACED) for job in waits)
+    verdicts = {job.ref.uid: WAITS for job in waits}
+    metrics.cycled(0.01, Snapshot({}, {}, (*waits, *runs), queues), Plan((*admits, *stops), verdicts), NOW)
+    later = tuple(replace(job, usage=used, losses=lost(Drain=8.0)) for job in runs)
+    metrics.cycled(0.01, Snapshot({}, {}, (*waits, *later), queues), Plan(verdicts=verdicts), NOW)
+    metrics.look()
+    return sum(not line.startswith(b"#") for line in generate_latest(metrics.registry).splitlines())
+
+
+def test_10_000_workloads_have_no_more_series_than_100_though_a_quarter_names_queues_that_do_not_exist() -> None:
+    assert series_of(10_000) == series_of(100)
 
 
 def test_every_metric_is_documented() -> None:

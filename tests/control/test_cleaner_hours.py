@@ -49,6 +49,7 @@ class Sky(World):
         super().__init__(_in_region(a_node("n1", boards=8)))
         self.clock.advance(BEGIN * HOUR + 60 - self.clock())
         self.folder, self.weather = folder, Weather(list(hours))
+        self.ages: dict[str, float | None] = {}  # of forecasts, by zone
         self.look_up()
 
     def look_up(self) -> None:
@@ -56,7 +57,7 @@ class Sky(World):
         feed = CarbonFeed(
             self.weather, FolderStore(self.folder), self.clock, lambda: 1.0, FeedRules(table={"DE": 300.0})
         )
-        self.sky = Outlooks(feed, self.picture, lambda region: region.upper(), self._tell)
+        self.sky = Outlooks(feed, self.picture, lambda region: region.upper(), self._tell, self.ages.__setitem__)
 
     def _tell(self, outlooks: Mapping[str, Outlook]) -> None:
         self.outlooks = outlooks
@@ -163,12 +164,23 @@ async def test_a_zone_is_asked_for_once_for_all_its_regions_and_what_stays_is_no
     world = Sky(tmp_path, *CLEAN_AT_EIGHT)
     told: list[Mapping[str, Outlook]] = []
     world.watch()
-    sky = Outlooks(world.sky.feed, world.picture, lambda region: "DE", told.append)
+    sky = Outlooks(world.sky.feed, world.picture, lambda region: "DE", told.append, world.ages.__setitem__)
     await sky.look()
     await sky.look()
     assert [set(outlooks) for outlooks in told] == [{"de"}]
     assert told[0]["de"].origins[0] is Origin.FORECAST
     assert world.weather.asked == ["DE"]
+
+
+async def test_how_old_a_forecast_is_is_told_also_while_there_is_none(tmp_path: Path) -> None:
+    world = Sky(tmp_path, *CLEAN_AT_EIGHT)
+    world.weather.dead = True
+    await world.go_on()
+    assert world.ages == {"DE": None}
+    world.weather.dead = False
+    await world.go_on(1.0)
+    await world.go_on(0.1)
+    assert world.ages == {"DE": pytest.approx(360, abs=30)}
 
 
 async def test_prices_that_cannot_be_read_leave_those_known_before(caplog: pytest.LogCaptureFixture) -> None:

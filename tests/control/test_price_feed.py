@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 
@@ -92,6 +93,12 @@ async def test_what_it_said_last_counts_while_it_fails_and_it_is_left_alone_for_
     await feed.at(0, *range(900, 1500, 10))
     assert feed.told == [CHEAP]
     assert feed.shop.asked == [0, 900, 930, 990, 1110, 1350]
+
+
+async def test_prices_that_never_came_are_infinitely_old() -> None:
+    feed = Feed(Shop([Silent("no answer"), CHEAP]))
+    await feed.at(0, 60)
+    assert feed.ages == [inf, 0]
 
 
 async def test_who_is_busy_is_not_asked_before_it_says() -> None:

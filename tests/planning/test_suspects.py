@@ -38,6 +38,7 @@ def crashed(name: str, node: str = "n1", *, code: int = 1, at: float = NOW - 60,
 def test_a_node_on_which_two_jobs_crashed_is_avoided_and_the_verdict_says_so() -> None:
     plan = planned(TWO, crashed("a"), crashed("b", code=2), a_job(gpus=8))
     assert nodes_of(plan) == ("n2",)
+    assert plan.suspects == {"n1"}
     assert verdict_of(plan).message.endswith("; n1 is avoided: a and b crashed there lately")
 
 

@@ -52,6 +52,7 @@ class Health:
         for reflector in self.reflectors:
             age = now - reflector.last_event if reflector.last_event else 0.0
             self.metrics.silence.labels(reflector.resource.plural).set(age)
+        self.metrics.look()
         content = generate_latest(self.metrics.registry)
         return web.Response(body=content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -152,14 +152,32 @@ def error_of(status: int, content: bytes) -> ApiError:
     return kind(message)
 
 
+Answered = Callable[[str, str], None]
+"""Is told the method of each request and the status of its answer; "none": there was none."""
+
+
 @asynccontextmanager
-async def connect(kubeconfig: str | None = None) -> AsyncIterator[KubeApi]:
+async def connect(kubeconfig: str | None = None, answered: Answered | None = None) -> AsyncIterator[KubeApi]:
     """A client for a kubeconfig's current context; without one for the cluster that runs this pod, else $KUBECONFIG."""
     credentials = await asyncio.to_thread(_credentials, kubeconfig)
     connector = aiohttp.TCPConnector(limit=CONNECTIONS + 16, ssl=_tls(credentials))  # 16: watches
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    traces = [_trace(answered)] if answered else []
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=traces) as session:
         yield KubeApi(session, str(credentials.host).rstrip("/"), credentials)
+
+
+def _trace(answered: Answered) -> aiohttp.TraceConfig:
+    async def ended(_: object, __: object, request: aiohttp.TraceRequestEndParams) -> None:
+        answered(request.method, str(request.response.status))
+
+    async def failed(_: object, __: object, request: aiohttp.TraceRequestExceptionParams) -> None:
+        answered(request.method, "none")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(ended)
+    trace.on_request_exception.append(failed)
+    return trace
 
 
 def _credentials(kubeconfig: str | None) -> client.Configuration:

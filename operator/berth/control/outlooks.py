@@ -26,6 +26,7 @@ class Outlooks:
     picture: Picture
     zone_of: Callable[[str], str]  # the zone that a region lies in; "": in none
     tell: Callable[[Mapping[str, Outlook]], None]  # the outlooks by region, when they have changed
+    aged: Callable[[str, float | None], None]  # how old a zone's forecast is, in seconds, at each look; None: none came
     _told: dict[str, Outlook] = field(default_factory=dict)
     _problems: dict[str, str] = field(default_factory=dict)
 
@@ -60,6 +61,8 @@ class Outlooks:
         if report.problem and report.problem != self._problems.get(zone):
             log.warning("carbon intensity of %s: %s; going by what is known", zone, report.problem)
         self._problems[zone] = report.problem
+        if self.feed.source is not None:
+            self.aged(zone, report.age_seconds)
         return report.outlook
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from berth.control.carbon_feed import pause_seconds
 from berth.control.ports import Clock, PriceSource, PriceStore, Silent, SourceError
@@ -52,7 +53,7 @@ class PriceFeed:
     address: str  # of the source: what another one told is forgotten
     store: PriceStore
     tell: Callable[[PriceBook], None]  # the prices, when they have changed
-    aged: Callable[[float], None]  # how old they are, in seconds, at each look
+    aged: Callable[[float], None]  # how old they are, in seconds, at each look; infinite: it never told any
     clock: Clock
     chance: Callable[[], float]  # a number from 0 to 1, for pauses that do not fall together with those of others
     rules: PriceRules = field(default_factory=PriceRules)
@@ -77,6 +78,8 @@ class PriceFeed:
             await self._ask()
         if self._known is not None:
             self._tell_age(self.clock() - self._known.told_at)
+        else:
+            self.aged(inf)
 
     def _recall(self) -> None:
         self._begun, kept = True, self.store.load()

@@ -252,3 +252,4 @@ class Plan:
     wake_at: float | None = None  # seconds since the epoch when time alone may change the plan
     faults: Mapping[str, Exception] = field(default_factory=dict)  # by uid of workloads whose planning broke
     layouts: tuple[NodeAction, ...] = ()  # one at most for each node
+    suspects: frozenset[str] = frozenset()  # nodes that nobody is to go to, since different jobs crashed there

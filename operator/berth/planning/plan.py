@@ -95,7 +95,8 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
         _expire(s, w)
     yielding.give_back_quota()
     _number(s, idle)
-    made = Plan(tuple(s.actions), s.verdicts, usage(s, going), s.wake_at, s.faults, (*pursued, *ahead.begun))
+    suspected, layouts = frozenset(s.suspected), (*pursued, *ahead.begun)
+    made = Plan(tuple(s.actions), s.verdicts, usage(s, going), s.wake_at, s.faults, layouts, suspected)
     return s, made
 
 
