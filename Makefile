@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA := $(or $(BERTH_DATA),../shared/data)
 OPENB := $(DATA)/openb
 
-.PHONY: help setup lock crds lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos
+.PHONY: help setup lock crds dashboards lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ crds: ## write crds/ and the chart's copy from the pydantic models
 	$(BIN)/python -m berth.api.generate crds/
 	$(BIN)/python -m berth.api.generate helm/berth/files/crds
 
+dashboards: setup ## write the chart's dashboards
+	$(BIN)/python -m e2e.monitoring.dashboards
+
 lint: setup ## style, types, import contracts, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,6 +39,7 @@ lint: setup ## style, types, import contracts, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m berth.api.generate --check crds/
 	$(BIN)/python -m berth.api.generate --check helm/berth/files/crds
+	$(BIN)/python -m e2e.monitoring.dashboards --check
 
 unit: setup ## unit and property tests: no cluster
 	$(PYTEST) -m "not cluster and not kind"

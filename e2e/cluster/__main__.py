@@ -18,6 +18,7 @@ from e2e.cluster.engine import lease, why_unavailable
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.local import PROGRAMS as LOCAL_PROGRAMS
 from e2e.cluster.provider import Cluster, Provider, Status, choose, made_by, make
+from e2e.monitoring import prometheus
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,9 +49,10 @@ def up(
 def prepare() -> None:
     """Build all that clusters consist of into the cache, so that starting one takes seconds.
 
-    That is the programs, and where kind can run, its node image and our own images. Where it can't, says why; on CI
+    That is the programs, Prometheus, and where kind can run, its node image and our own images. Where it can't, says why; on CI
     (the variable CI is set) that is an error.
     """
+    prometheus.program("prometheus")
     if reason := why_unavailable():
         typer.echo(f"left out: everything on kind, with real kubelets: {reason}", err=True)
         if os.environ.get("CI"):

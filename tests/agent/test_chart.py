@@ -114,7 +114,7 @@ def test_a_value_that_is_misspelt_is_refused() -> None:
 
 
 def test_prometheus_finds_every_agent_by_annotation_by_service_and_by_monitor() -> None:
-    manifests = render(agent={"enabled": True}, prometheus={"serviceMonitor": {"enabled": True}})
+    manifests = render(agent={"enabled": True}, metrics={"serviceMonitor": {"enabled": True}})
     template = the("DaemonSet", manifests)["spec"]["template"]
     assert template["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": "8082"}
     service = the("Service", manifests, "berth-agent-metrics")
@@ -128,4 +128,4 @@ def test_prometheus_finds_every_agent_by_annotation_by_service_and_by_monitor() 
 
 
 def test_no_agent_no_service_of_agents() -> None:
-    assert not any("agent" in m["metadata"]["name"] for m in render(prometheus={"serviceMonitor": {"enabled": True}}))
+    assert not any("agent" in m["metadata"]["name"] for m in render(metrics={"serviceMonitor": {"enabled": True}}))

@@ -37,7 +37,11 @@ EVERYTHING: Values = {
     ],
     "podDisruptionBudget": {"maxUnavailable": "50%"},
     "networkPolicy": {"enabled": True, "apiServerPorts": [8443]},
-    "prometheus": {"serviceMonitor": {"enabled": True, "interval": "1m", "labels": {"team": "infra"}}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "interval": "1m", "labels": {"team": "infra"}},
+        "rules": {"enabled": True, "labels": {"team": "infra"}, "runbooks": "https://docs.example/runbooks"},
+        "dashboards": {"enabled": True, "labels": {"team": "infra"}, "annotations": {"grafana_folder": "Berth"}},
+    },
 }
 
 

@@ -124,7 +124,7 @@ def test_two_replicas_avoid_sharing_a_node_and_leave_one_by_one() -> None:
 
 
 def test_extras_come_only_when_asked_for() -> None:
-    extras = {"NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"}
+    extras = {"NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule"}
     assert kinds(render()) & extras == set()
     assert kinds(render(**EVERYTHING)) & extras == extras
 
