@@ -249,6 +249,11 @@ async def test_notes_when_the_server_was_last_heard() -> None:
         lines.put_nowait(None)
 
 
+def test_an_empty_list_of_metadata_has_null_for_items() -> None:
+    page = b'{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"7"},"items":null}'
+    assert Decoder.page(page) == ([], "7", "")
+
+
 @pytest.mark.parametrize("metadata_only", [False, True])
 async def test_specs_are_not_even_sent_where_metadata_is_all_that_is_wanted(metadata_only: bool) -> None:
     async with mirroring(server := three(), metadata_only) as mirror:

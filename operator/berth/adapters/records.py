@@ -470,7 +470,7 @@ class _ListMeta(msgspec.Struct):
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw] | None  # null: an empty list of metadata, as API servers write it
 
 
 class _Event(msgspec.Struct):
@@ -492,7 +492,7 @@ class Decoder(Generic[R]):
     def page(content: bytes) -> tuple[list[msgspec.Raw], str, str]:
         """The objects of a list undecoded, its resourceVersion and the token of its next page ("": the last)."""
         answer = _list.decode(content)
-        return answer.items, answer.metadata.resource_version, answer.metadata.continue_
+        return answer.items or [], answer.metadata.resource_version, answer.metadata.continue_
 
     @staticmethod
     def event(line: bytes) -> tuple[str, msgspec.Raw]:
