@@ -49,8 +49,8 @@ def up(
 def prepare() -> None:
     """Build all that clusters consist of into the cache, so that starting one takes seconds.
 
-    That is the programs, Prometheus, and where kind can run, its node image and our own images. Where it can't, says why; on CI
-    (the variable CI is set) that is an error.
+    That is the programs, Prometheus, and where kind can run, its node image and our own images. Where it can't, says
+    why; on CI (the variable CI is set) that is an error.
     """
     prometheus.program("prometheus")
     if reason := why_unavailable():

@@ -11,7 +11,8 @@ import yaml
 
 from berth.adapters.gpu_metrics import COUNTERS, GAUGES
 from berth.adapters.metrics import Metrics
-from e2e.monitoring.prometheus import RULES, promtool
+from e2e.cluster.engine_packages import PackageError
+from e2e.monitoring.prometheus import RULES, program, promtool
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOKS = ROOT / "docs" / "runbooks"
@@ -20,6 +21,12 @@ TESTS = Path(__file__).parent / "alerts"
 GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
 NAMES = sorted({rule["alert"] for rule in ALERTS})
+
+
+def test_who_has_neither_prometheus_nor_apt_is_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PackageError, match="install Prometheus"):
+        program("promtool")
 
 
 def test_promtool_finds_no_fault() -> None:
