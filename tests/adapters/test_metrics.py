@@ -157,11 +157,23 @@ def test_the_age_of_checkpoints_is_that_of_the_job_that_has_most_to_lose() -> No
         a_job("waiting", saves=True),
     ]
     after(metrics, Plan(), *jobs)
-    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") == 60
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red", spot="false") == 60
     after(metrics, Plan(), a_job("new", saves=True, **runs))
-    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") == 500
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red", spot="false") == 500
     after(metrics, Plan())
-    assert value(metrics, "berth_checkpoint_age_seconds", queue="red") is None
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red", spot="false") is None
+
+
+def test_checkpoints_on_spot_capacity_have_an_age_of_their_own() -> None:
+    metrics = Metrics("1")
+    nodes = {"n1": a_node("n1", labels={"karpenter.sh/capacity-type": "spot"}), "n2": a_node("n2")}
+    jobs = [
+        a_job(node, saves=True, started_at=NOW - age, attempt=Attempt(1, Placement(BOARD, (node,)), NOW - age))
+        for node, age in (("n1", 50), ("n2", 500))
+    ]
+    metrics.cycled(0.01, Snapshot(nodes, {}, tuple(jobs), {"red": Queue("red", {})}), Plan(), NOW)
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red", spot="true") == 50
+    assert value(metrics, "berth_checkpoint_age_seconds", queue="red", spot="false") == 500
 
 
 def test_saves_and_restores_are_timed() -> None:

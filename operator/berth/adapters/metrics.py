@@ -96,7 +96,7 @@ class Metrics:
             "berth_checkpoint_age_seconds",
             "Since the last durable checkpoint, or the start, of the running job with spec.checkpoint for which it is "
             "longest",
-            ["queue"],
+            ["queue", "spot"],
             registry=registry,
         )
         self.idle = Gauge(
@@ -154,7 +154,7 @@ class Metrics:
         self._count_boards(snapshot, plan)
         self._count_losses(snapshot.workloads)
         self._count_usage(snapshot.workloads)
-        self._count_unsaved(snapshot.workloads, now)
+        self._count_unsaved(snapshot, now)
         self._count_idle(snapshot.workloads)
         workloads = {w.ref.uid: w for w in snapshot.workloads}
         for action in plan.actions:
@@ -269,15 +269,16 @@ class Metrics:
                 self.carbon.labels(*labels).inc(max(0.0, new.kg - old.kg) * 1000)
             self._usages[w.ref.uid] = after
 
-    def _count_unsaved(self, workloads: Iterable[Workload], now: float) -> None:
-        oldest: dict[str, float] = {}
-        for w in workloads:
+    def _count_unsaved(self, snapshot: Snapshot, now: float) -> None:
+        oldest: dict[tuple[str, str], float] = {}
+        for w in snapshot.workloads:
             if w.saves and w.started_at and w.attempt is not None and not w.finished:
-                queue = self._queue(w)
-                oldest[queue] = max(oldest.get(queue, 0.0), lost_seconds(w, now))
+                nodes = (snapshot.nodes.get(name) for name in w.attempt.placement.nodes)
+                labels = self._queue(w), "true" if any(node is not None and node.spot for node in nodes) else "false"
+                oldest[labels] = max(oldest.get(labels, 0.0), lost_seconds(w, now))
         self.unsaved.clear()
-        for queue, seconds in oldest.items():
-            self.unsaved.labels(queue).set(seconds)
+        for labels, seconds in oldest.items():
+            self.unsaved.labels(*labels).set(seconds)
 
     def _count_idle(self, workloads: Iterable[Workload]) -> None:
         idle = Tally(self._queue(w) for w in workloads if w.idle is not None and w.idle.told and w.attempt is not None)
