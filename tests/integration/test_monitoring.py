@@ -22,22 +22,23 @@ from aiohttp.test_utils import TestServer
 from berth.adapters.kube import KubeApi
 from berth.agent.agent import Agent
 from berth.agent.program import follow, measurer_of, nothing, pages
-from berth.control.ports import NODES, QUEUES, TRAINING_JOBS
+from berth.control.ports import NODES, PODS, QUEUES, TRAINING_JOBS
+from berth.control.records import ATTEMPT_LABEL, NAME_LABEL
 from e2e.cluster.control_plane import free_ports
 from e2e.cluster.provider import Cluster
 from e2e.fakegpu.agents import driver_of
 from e2e.fakegpu.kwok import KwokFleet
 from e2e.harness import a_training_job, an_operator, playing_fleet, until
 from e2e.monitoring.prometheus import Prometheus, running
-from tests.integration.test_progress import reached, running_pod
+from tests.integration.test_progress import reached
 from tests.monitoring.questions import EMPTY_BY_DESIGN, Question, of_dashboards, of_rules
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 MODEL, ZONE, QUEUE = "H100-PCIE-80GB", "SEEN", "seen"
-POOL = {
-    "name": "seen",
-    "count": 2,
+SPOT = {
+    "name": "seen-spot",
+    "count": 1,
     "board": MODEL,
     "boardsPerNode": 3,
     "agent": True,
@@ -45,6 +46,8 @@ POOL = {
     "capacityType": "spot",
     "region": "seen-west",
 }
+STEADY = {**SPOT, "name": "seen-steady", "capacityType": "on-demand"}
+ON_SPOT, ON_STEADY = ({"kubernetes.io/hostname": f"{pool['name']}-0"} for pool in (SPOT, STEADY))
 A_QUEUE = {
     "apiVersion": "berth.dev/v1alpha1",
     "kind": "Queue",
@@ -52,7 +55,7 @@ A_QUEUE = {
     "spec": {"quotas": [{"model": MODEL, "nominal": 6}]},
 }
 PRICES = {"prices": [{"model": MODEL, "usdPerHour": 2.5}]}
-JOBS = SHORT, SLICE, WIDE, SAVING = "short", "slice", "wide", "llm"
+JOBS = SHORT, SLICE, WIDE, SAVING, ELSEWHERE = "short", "slice", "wide", "llm", "elsewhere"
 SECONDS = 60.0  # until all has data; about 20 on idle cores
 
 
@@ -102,8 +105,9 @@ def hours_of_carbon(folder: Path) -> dict[str, Any]:
 async def live_through(api: KubeApi, namespace: str, folder: Path) -> None:
     """Jobs run on boards and an instance, wait for quota, save, are suspended twice, and go on from a checkpoint."""
 
-    async def make(name: str, **spec: Any) -> None:
+    async def make(name: str, on: dict[str, str] | None = None, **spec: Any) -> None:
         job = a_training_job(name, namespace=namespace, queue=QUEUE, **spec)
+        job["spec"]["template"]["spec"]["nodeSelector"] = on or {}
         await api.create(TRAINING_JOBS, namespace, job)
 
     async def states(name: str, state: str) -> bool:
@@ -116,21 +120,38 @@ async def live_through(api: KubeApi, namespace: str, folder: Path) -> None:
             await until(lambda: states(name, "Suspended"), f"{name} is suspended")
 
     gpus = {"count": 1, "models": [MODEL]}
-    await make(SHORT, gpus=gpus)
+    await make(SHORT, ON_SPOT, gpus=gpus)
     await make(SLICE, gpus={"profile": "1g.10gb", "models": [MODEL]})
     await make(WIDE, gpus=gpus, workers=8)
-    await make(SAVING, gpus=gpus, checkpoint={})
+    await make(SAVING, ON_SPOT, gpus=gpus, checkpoint={})
+    await make(ELSEWHERE, ON_STEADY, gpus=gpus, checkpoint={})
     await until(lambda: states(SHORT, "Running"), "the short job runs")
     await suspend(SHORT, True)
-    server = await reached(api, namespace, await running_pod(api, namespace, 1), folder)
+    server = await reached(api, namespace, await member(api, namespace, 1), folder)
     saved = {"step": 40, "time": "2026-01-01T00:00:00Z", "bytes": 7, "seconds": 2.0}
     await asyncio.to_thread(server.post, {"berth": {"step": 45, "totalSteps": 90, "checkpoint": saved}})
     await until(lambda: has_saved(api, namespace), "the checkpoint is known")
     await suspend(SAVING, True)
     await suspend(SAVING, False)
-    server = await reached(api, namespace, await running_pod(api, namespace, 2), folder)
+    server = await reached(api, namespace, await member(api, namespace, 2), folder)
     await asyncio.to_thread(server.post, {"berth": {"step": 41}})
-    await until(lambda: states(SLICE, "Running"), "the job on an instance runs")
+    for name in (SLICE, ELSEWHERE):
+        await until(lambda name=name: states(name, "Running"), f"{name} runs")  # type: ignore[misc]
+
+
+async def member(api: KubeApi, namespace: str, attempt: int) -> dict[str, Any]:
+    """The pod of an attempt of the job that saves, once that runs."""
+    marks = {NAME_LABEL: SAVING, ATTEMPT_LABEL: str(attempt)}
+
+    async def find() -> dict[str, Any] | None:
+        status = (await api.get(TRAINING_JOBS, namespace, SAVING)).get("status") or {}
+        if (status.get("state"), status.get("attempt")) != ("Running", attempt):
+            return None
+        pods = (await api.request("GET", PODS.path(namespace)))["items"]
+        return next((pod for pod in pods if marks.items() <= pod["metadata"]["labels"].items()), None)
+
+    found: dict[str, Any] = await until(find, f"attempt {attempt} runs")
+    return found
 
 
 async def has_saved(api: KubeApi, namespace: str) -> bool:
@@ -160,7 +181,7 @@ async def test_every_question_of_dashboards_and_rules_has_data(
     await api.create(QUEUES, "", A_QUEUE)
     (port,) = free_ports(1)
     async with (
-        playing_fleet(cluster.kubeconfig, POOL) as fleet,
+        playing_fleet(cluster.kubeconfig, SPOT, STEADY) as fleet,
         watched(api, fleet) as agents,
         a_price_list() as prices,
     ):
