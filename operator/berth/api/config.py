@@ -43,18 +43,21 @@ class Section(BaseModel):
 class LevelSetting(Section):
     """A topology level."""
 
-    name: str = Field(min_length=1, max_length=63)
+    name: str = Field(min_length=1, max_length=63)  # that `topology.level` of workloads names
     labels: list[str] = Field(min_length=1)  # node labels that name a node's domain; the first present wins
+
+
+LEVELS = [LevelSetting(name=level.name, labels=list(level.labels)) for level in DEFAULT_LEVELS]
 
 
 class LeaderElection(Section):
     """The Lease that keeps all operators but one from acting."""
 
     namespace: str = ""  # "": the operator's own
-    name: str = Field("berth", min_length=1, max_length=63)
-    lease_duration_seconds: int = Field(15, ge=2, le=3600)
-    renew_deadline_seconds: Seconds = 10.0
-    retry_period_seconds: Seconds = 2.0
+    name: str = Field("berth", min_length=1, max_length=63)  # of the Lease
+    lease_duration_seconds: int = Field(15, ge=2, le=3600)  # that others wait for a holder who is silent
+    renew_deadline_seconds: Seconds = 10.0  # after so long without a renewal the holder stops acting
+    retry_period_seconds: Seconds = 2.0  # between two tries to get or renew it
 
     @model_validator(mode="after")
     def _in_order(self) -> LeaderElection:
@@ -66,14 +69,14 @@ class LeaderElection(Section):
 class MigManagerSetting(Section):
     """The ConfigMap that NVIDIA's mig-manager reads: `migManager.config.name` of the ClusterPolicy."""
 
-    namespace: str = Field("gpu-operator", min_length=1, max_length=63)
-    config_map: str = Field("default-mig-parted-config", min_length=1, max_length=253)
+    namespace: str = Field("gpu-operator", min_length=1, max_length=63)  # that mig-manager runs in
+    config_map: str = Field("default-mig-parted-config", min_length=1, max_length=253)  # give it one of its own
 
 
 class ConsolidationSetting(Section):
     """Moving running gangs so that one fits that waits."""
 
-    enabled: bool = False
+    enabled: bool = False  # whether running gangs are moved at all
     most_moves: int = Field(4, ge=1, le=100)  # gangs moved for one that waits
     min_runtime_seconds: Seconds = 600.0  # a gang is left alone for so long after its start
     restart_seconds: Seconds = 120.0  # that a moved gang's boards idle, for the price of a move
@@ -147,15 +150,15 @@ class CarbonSetting(Section):
 
     source: Literal[
         "none", "electricityMaps", "wattTime", "ukCarbonIntensity", "carbonAwareSdk", "azureConfigMap", "file"
-    ] = "none"
+    ] = "none"  # who is asked; none: only `gramsPerKwh` of zones is believed
     url: str = ""  # of the source; "": its public one
     credentials_folder: str = ""  # a mounted Secret with `token`, or `username` and `password`
     file: str = ""  # of hours (CSV): datetime_utc, then one column a zone
     kept_folder: str = ""  # what was told is kept here over restarts; "": ~/.cache/berth/carbon
-    zones: list[CarbonZone] = []
+    zones: list[CarbonZone] = []  # that nodes lie in; those without a region lie in the first
     poll_seconds: Seconds = 900.0  # a zone is asked for at most so often
     stale_seconds: Seconds = 21600.0  # a forecast older than that is called stale
-    timeout_seconds: Seconds = 10.0
+    timeout_seconds: Seconds = 10.0  # of one request
 
     @model_validator(mode="after")
     def _says_where(self) -> CarbonSetting:
@@ -181,15 +184,15 @@ class CarbonSetting(Section):
 
 
 class PricesSetting(Section):
-    """Where prices are asked for. What they lack is as in `prices_file`, else at list price."""
+    """Where prices are asked for. What they lack is as in `pricesFile`, else at list price."""
 
-    source: Literal["none", "json", "openCost"] = "none"
+    source: Literal["none", "json", "openCost"] = "none"  # who is asked
     url: str = ""  # of a price book in JSON, or of OpenCost's API
     credentials_folder: str = ""  # for json: a mounted Secret with `token`, a bearer token; "": it needs none
     kept_folder: str = ""  # what was told is kept here over restarts; "": ~/.cache/berth/prices
     poll_seconds: Seconds = 900.0  # it is asked at most so often
     stale_seconds: Seconds = 86400.0  # prices older than that are called stale
-    timeout_seconds: Seconds = 10.0
+    timeout_seconds: Seconds = 10.0  # of one request
 
     @model_validator(mode="after")
     def _says_where(self) -> PricesSetting:
@@ -203,11 +206,11 @@ class PricesSetting(Section):
 class PoolSetting(Section):
     """Nodes that an autoscaler makes for pods that ask for their labels."""
 
-    name: str = Field(min_length=1, max_length=63)
+    name: str = Field(min_length=1, max_length=63)  # that verdicts name
     labels: dict[str, str] = Field(min_length=1)  # that all its nodes have, and no others
     model: str  # of GPU
-    boards_per_node: int = Field(ge=1, le=64)
-    nodes_most: int = Field(ge=1, le=10_000)
+    boards_per_node: int = Field(ge=1, le=64)  # all of that model
+    nodes_most: int = Field(ge=1, le=10_000)  # that Berth asks for, those that are there counted
     zone: str = ""  # of its nodes, as their label topology.kubernetes.io/zone says
     region: str = ""  # of its nodes, as their label topology.kubernetes.io/region says
     capacity_type: CapacityType = CapacityType.ON_DEMAND
@@ -244,7 +247,7 @@ class Config(BaseSettings):
         extra="forbid", frozen=True, env_prefix="BERTH_", env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    levels: list[LevelSetting] = [LevelSetting(name=level.name, labels=list(level.labels)) for level in DEFAULT_LEVELS]
+    levels: list[LevelSetting] = LEVELS  # topology levels, broadest first
     gate_timeout_seconds: Seconds = 300.0  # an attempt whose pods are not all there by then is requeued
     bind_timeout_seconds: Seconds = 60.0  # a pinned pod unbound for longer is replaced
     avoid_seconds: Seconds = 120.0  # how long a node that refused a member is avoided; doubles each time
@@ -262,14 +265,14 @@ class Config(BaseSettings):
     pools: list[PoolSetting] = []  # that an autoscaler can grow
     prices_file: str = ""  # of what boards cost (YAML); "": they cost their list prices
     prices: PricesSetting = PricesSetting()
-    log_format: Literal["json", "text"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"  # text is for people
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # the least that is logged
     leader_election: LeaderElection = LeaderElection()
     mig_manager: MigManagerSetting = MigManagerSetting()
     progress_host: str = Field("", max_length=253)  # that jobs reach the progress endpoint by; "": there is none
-    progress_port: Port = 8443
-    metrics_port: Port = 8080
-    health_port: Port = 8081
+    progress_port: Port = 8443  # of the progress endpoint, over TLS
+    metrics_port: Port = 8080  # of /metrics
+    health_port: Port = 8081  # of /healthz and /readyz
 
     @classmethod
     def settings_customise_sources(
