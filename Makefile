@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA := $(or $(BERTH_DATA),../shared/data)
 OPENB := $(DATA)/openb
 
-.PHONY: help setup lock crds dashboards lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos
+.PHONY: help setup lock crds dashboards lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos docs reference
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,14 @@ demo: setup ## a cluster with a fake GPU fleet, Berth and all samples
 
 demo-down: setup ## end the demo
 	$(BIN)/python -m e2e.demo down
+
+reference: setup ## write the pages and diagrams of docs/ that are made by programs
+	$(BIN)/python -m berth.api.reference docs/reference
+	$(BIN)/python -m berth.cli.reference docs/cli.md
+	$(BIN)/python docs/.site/diagrams.py docs/img
+
+docs: setup ## build the documentation into site/, read at site/index.html; fails on a link that leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet
 
 images: setup ## build the container images
 	$(BIN)/python -m e2e.cluster.images build
@@ -123,7 +131,7 @@ bench-interval: setup ## the automatic checkpoint interval beside the best fixed
 	$(BIN)/python -m berth.bench.interval --spot $(dir $(OPENB))spot
 
 clean: ## delete what can be made again (the build cache stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build site
 
 bench-interruptions: setup ## how fast 400 gangs hear that 200 of 500 nodes go away, and that all run again elsewhere
 	$(BIN)/python -m e2e.bench.interruptions
