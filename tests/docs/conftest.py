@@ -53,7 +53,7 @@ class Shell:
         return done.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with the fleet, on which the operator acts and knows when the grid is clean."""
     folder = tmp_path_factory.mktemp("carbon")
@@ -111,7 +111,7 @@ def a_fleet(kubeconfig: Path) -> Iterator[None]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(play(),))
     thread.start()
-    assert made.wait(60), "the fleet was not made"
+    assert made.wait(120), "the fleet was not made"
     try:
         yield
     finally:
