@@ -1,19 +1,21 @@
-"""A job waits for a cleaner hour, pauses as the forecast turns, and its server dies. On a real API server."""
+"""Jobs wait for cleaner hours, pause as the forecast turns, and end in time though its server dies. On a real API."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from berth.adapters.kube import KubeApi
-from berth.control.ports import NODES, TRAINING_JOBS
-from berth.control.status import to_rfc3339
+from berth.control.ports import NODES, PODS, TRAINING_JOBS
+from berth.control.status import from_rfc3339, to_rfc3339
 from e2e.cluster.provider import Cluster
 from e2e.harness import a_training_job, an_operator, make_fleet, until
 from tests.integration.watching import a_witness
@@ -21,8 +23,19 @@ from tests.integration.watching import a_witness
 pytestmark = pytest.mark.cluster
 
 BOARD = "A30"
+DUSK = "L4"  # of which no other test has any
+HOUR = 3600.0
 QUICK = {"minRuntimeSeconds": 1, "restartSeconds": 1}
 CLEAN, DIRTY, TURNS = (lambda hour: 50.0), (lambda hour: 500.0), (lambda hour: 500.0 if hour < 4 else 50.0)
+# Runs at the start of every Python that is told a file: adds the seconds in it to the time of day.
+SHIFTED = """
+import os, time
+if "SHIFTED_BY" in os.environ:
+    def shifted(real=time.time, file=os.environ["SHIFTED_BY"]):
+        with open(file) as by:
+            return real() + float(by.read())
+    time.time = shifted
+"""
 
 
 class Sky:
@@ -43,6 +56,30 @@ class Sky:
             for i, grams in enumerate(map(self.grams[location], range(48)))
         ]
         return web.json_response([{"generatedAt": _iso(time.time()), "forecastData": points}])
+
+
+class Hours:
+    """The operator's time of day, of which hours can be skipped."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.skipped, self._file = 0.0, folder / "skipped"
+        (folder / "sitecustomize.py").write_text(SHIFTED)
+        monkeypatch.setenv("SHIFTED_BY", str(self._file))
+        paths = (str(folder), os.environ.get("PYTHONPATH", ""))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        self.skip(0)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time() + self.skipped
+
+    def skip(self, hours: float) -> None:
+        """So many are over at once."""
+        self.skipped += hours * HOUR
+        new = self._file.with_suffix(".new")
+        new.write_text(str(self.skipped))
+        new.replace(self._file)
 
 
 def _iso(at: float) -> str:
@@ -109,4 +146,70 @@ async def test_a_job_waits_starts_pauses_goes_on_and_meets_its_deadline(
             await make("urgent", gpus={"count": 1, "models": [BOARD]}, deadline=soon, carbon={"budget": "5%"})
             sky.dead = True
             await until(lambda: runs("urgent", 1), "what has no slack starts, server or none", 60.0)
+    assert not witness.broken
+
+
+async def test_who_waits_or_is_paused_ends_before_its_deadline_though_the_carbon_server_has_died(
+    cluster: Cluster, api: KubeApi, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours are skipped; one job is paused and another waits when the server dies, four hours before it gets clean."""
+    for region in ("east", "west"):
+        pool = {"name": f"dusk-{region}", "count": 1, "board": DUSK, "boardsPerNode": 8, "region": region}
+        await make_fleet(cluster.kubeconfig, pool)
+    hours = Hours(tmp_path, monkeypatch)
+    deadline = int(hours.now + 12 * HOUR)
+
+    async def status(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await api.get(TRAINING_JOBS, namespace, name)).get("status") or {}
+        return found
+
+    async def waits(name: str, begin: str, part: str = "") -> bool:
+        told = (await status(name)).get("verdict") or {}
+        message = str(told.get("message"))
+        return told.get("reason") == "DeferredForCarbon" and message.startswith(begin) and part in message
+
+    async def runs(name: str, attempt: int) -> bool:
+        found = await status(name)
+        return (found.get("state"), found.get("attempt")) == ("Running", attempt)
+
+    async def has_ended(name: str) -> bool:
+        return (await status(name)).get("state") == "Succeeded"
+
+    async def end(name: str, attempt: int) -> None:
+        """Its workers end well, as their kubelet would tell; it has ended before its deadline."""
+        for pod in witness.members(name, attempt):
+            told = {"status": {"phase": "Succeeded"}}
+            await api.merge(PODS, namespace, pod["metadata"]["name"], told, subresource="status")
+        await until(lambda: has_ended(name), f"{name} has ended")
+        assert hours.now - HOUR < from_rfc3339((await status(name))["finishedAt"]) < deadline
+
+    async def make(name: str) -> None:
+        terms = {"carbon": {"budget": "20%"}, "estimatedRuntime": "4h", "deadline": to_rfc3339(deadline)}
+        asks = {"gpus": {"count": 4, "models": [DUSK]}, "checkpoint": {"graceSeconds": 1}, **terms}
+        await api.create(TRAINING_JOBS, namespace, a_training_job(name, namespace=namespace, **asks))
+
+    async with a_sky() as sky, a_witness(api) as witness:
+        carbon = {"source": "carbonAwareSdk", "url": sky.url, "pollSeconds": 1, "keptFolder": str(tmp_path)}
+        settings = {"carbon": {**carbon, "staleSeconds": 1800}, "consolidation": QUICK, "bindTimeoutSeconds": 86400}
+        with an_operator(cluster.kubeconfig, **settings):
+            sky.grams["west"] = CLEAN
+            await make("paused")
+            await until(lambda: runs("paused", 1), "it runs while it is clean")
+            sky.grams["west"] = TURNS
+            await until(lambda: waits("paused", "goes on "), "it pauses when the forecast turns")
+            await make("waiting")
+            await until(lambda: waits("waiting", "starts "), "it waits for the clean hours")
+            sky.dead = True
+            hours.skip(1)
+            for name, begin in (("paused", "goes on "), ("waiting", "starts ")):
+                await until(lambda n=name, b=begin: waits(n, b, "stale forecast"), f"{name} keeps to what it knows")  # type: ignore[misc]
+            hours.skip(3)
+            await until(lambda: runs("paused", 2), "it goes on in the hour that was forecast to be clean")
+            await until(lambda: runs("waiting", 1), "it starts in that hour")
+            for name in ("paused", "waiting"):
+                started = from_rfc3339((await status(name))["startedAt"])
+                assert started + 4 * HOUR < deadline
+            hours.skip(4)
+            await end("paused", 2)
+            await end("waiting", 1)
     assert not witness.broken
