@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 DATA := $(or $(BERTH_DATA),../shared/data)
 OPENB := $(DATA)/openb
 
-.PHONY: help setup lock crds dashboards lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos docs reference
+.PHONY: help setup lock crds dashboards lint unit cluster kind prepare test demo demo-down images bench bench-openb bench-planted bench-fairshare bench-backfill bench-planner clean bench-victims bench-carbon bench-spot bench-live bench-joint bench-horizon bench-interval bench-interruptions bench-queues bench-agent chaos docs reference
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -103,6 +103,13 @@ bench-spot: setup ## jobs with deadlines on recorded spot windows, beside Unifor
 	@test -d $(DATA)/spot || echo "left out: there are no spot windows in $(DATA)/spot"
 	@test ! -d $(DATA)/spot || for deadline in 52 70; do for overhead in 0.02 0.05 0.1 0.2; do \
 	  echo "restart overhead $$overhead h"; $(BIN)/berth bench spot --deadline-hours $$deadline \
+	  --restart-overhead-hours $$overhead $(foreach pool,us-west-2a_k80_8 us-west-2a_v100_1 us-west-2b_k80_8,\
+	  --spot $(DATA)/spot/$(pool).jsonl.gz) || exit 1; done; done
+
+bench-live: setup ## the operator's own plan for such jobs, beside the same policies
+	@test -d $(DATA)/spot || echo "left out: there are no spot windows in $(DATA)/spot"
+	@test ! -d $(DATA)/spot || for deadline in 52 70; do for overhead in 0.02 0.05 0.1 0.2; do \
+	  echo "restart overhead $$overhead h"; $(BIN)/berth bench spot --live --deadline-hours $$deadline \
 	  --restart-overhead-hours $$overhead $(foreach pool,us-west-2a_k80_8 us-west-2a_v100_1 us-west-2b_k80_8,\
 	  --spot $(DATA)/spot/$(pool).jsonl.gz) || exit 1; done; done
 

@@ -89,7 +89,7 @@ class Operator:
             workload=lambda raw, priorities, volumes: to_workload(raw, priorities, volumes, config.default_queue),
             queue=to_queue,
         )
-        observer = Observer(self.picture, convert, self.rates.taken_back)
+        observer = Observer(self.picture, convert, self.rates.taken_back, spot=self.rates.spot)
         self.meter = Meter(
             self.picture,
             observer,

@@ -46,6 +46,12 @@ def test_spot_prints_the_figures_of_each_policy_as_json(files: Path) -> None:
     assert read["policies"]["on_demand_now"]["mean_dollars"] == pytest.approx(3.25 * 3.06)
 
 
+def test_spot_runs_the_operators_own_plan_too(files: Path) -> None:
+    policies = json.loads(spot(files, "--live", "--output=json").stdout)["policies"]
+    assert policies["operator"]["missed_deadlines"] == 0
+    assert policies["operator"]["mean_dollars"] < policies["on_demand_now"]["mean_dollars"]
+
+
 def test_spot_prints_a_table_for_each_pool(files: Path) -> None:
     printed = spot(files).stdout
     assert printed.count("uniform_progress") == 3

@@ -8,7 +8,7 @@ import pytest
 
 from berth.control.picture import Picture
 from berth.control.progress import Saved
-from berth.control.rates import Rates
+from berth.control.rates import LOOK_SECONDS, Rates
 from berth.control.records import GPUNodeRecord
 from berth.control.status import placement_status
 from berth.model.nodes import Interruption, Taint
@@ -177,3 +177,64 @@ def test_how_often_spot_nodes_are_taken_back_is_told_by_region_and_board() -> No
     fleet.picture.nodes.put(a_node_record("c", version=1, labels={**SPOT_LABEL, **here}))
     fleet.clock.advance(61.0)
     assert fleet.rates.taken_back()["de", "H100-80GB"] > 1.3 * SPOT.per_second
+
+
+REGION_EAST = {"topology.kubernetes.io/region": "east", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+EAST = "east", "H100-80GB"
+
+
+class SpotFleet(Fleet):
+    """Spot nodes in one region."""
+
+    def put(self, name: str, *, spot: bool = True, **more: Any) -> None:
+        self.version += 1
+        labels = {**REGION_EAST, **(SPOT_LABEL if spot else {})}
+        self.picture.nodes.put(a_node_record(name, version=self.version, labels=labels, **more))
+
+
+def test_spot_capacity_is_there_while_a_node_of_it_is_ready() -> None:
+    fleet = SpotFleet()
+    fleet.put("steady", spot=False)
+    assert fleet.rates.spot() == {}
+    fleet.put("n1")
+    fleet.put("n2")
+    fleet.pass_time(LOOK_SECONDS)
+    fleet.put("n2", ready=False)
+    fleet.pass_time(HOUR)
+    assert fleet.rates.spot()[EAST].up
+    fleet.put("n1", ready=False)
+    fleet.pass_time(HOUR)
+    seen = fleet.rates.spot()[EAST]
+    assert (seen.up, seen.ups.ends, seen.age_hours) == (False, 1, 0.0)
+    fleet.pass_time(HOUR)
+    assert fleet.rates.spot()[EAST].age_hours == pytest.approx(1.0)
+    fleet.put("n1")
+    fleet.pass_time(HOUR)
+    seen = fleet.rates.spot()[EAST]
+    assert (seen.up, seen.downs.ends) == (True, 1)
+
+
+def test_spot_capacity_that_is_away_for_a_day_is_forgotten() -> None:
+    fleet = SpotFleet()
+    fleet.put("n1")
+    fleet.pass_time(LOOK_SECONDS)
+    fleet.put("n1", ready=False)
+    fleet.put("steady", spot=False)
+    fleet.pass_time(HOUR)
+    fleet.pass_time(23 * HOUR)
+    assert EAST in fleet.rates.spot()
+    fleet.pass_time(HOUR)
+    fleet.pass_time(HOUR)
+    assert fleet.rates.spot() == {}
+
+
+def test_spot_nodes_that_leave_by_themselves_are_not_awaited() -> None:
+    fleet = SpotFleet()
+    fleet.put("steady", spot=False)
+    fleet.put("n1")
+    fleet.pass_time(HOUR)
+    fleet.put("n1", unschedulable=True)
+    fleet.pass_time(HOUR)
+    fleet.put("n1", unschedulable=True, ready=False)
+    fleet.pass_time(HOUR)
+    assert fleet.rates.spot() == {}

@@ -23,7 +23,7 @@ from tests.integration.watching import a_witness
 pytestmark = pytest.mark.cluster
 
 BOARD = "A30"
-DUSK = "L4"  # of which no other test has any
+DUSK = "A100-PCIE-80GB"  # of which no other test has any
 HOUR = 3600.0
 QUICK = {"minRuntimeSeconds": 1, "restartSeconds": 1}
 CLEAN, DIRTY, TURNS = (lambda hour: 50.0), (lambda hour: 500.0), (lambda hour: 500.0 if hour < 4 else 50.0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
+from berth.model.prices import Price, PriceBook
 from berth.model.reasons import Reason
 from berth.model.workloads import CarbonTerms
+from berth.planning.capacity import solved
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.fleet import Nodes
 from berth.planning.horizons import Forecast, Horizons, Kind
@@ -68,6 +71,34 @@ def deferred(jobs: int = JOBS, regions: int = POOLS, hours: int = HOURS) -> tupl
     return time.process_time() - start, sum(v.reason == Reason.DEFERRED_FOR_CARBON for v in made.verdicts.values())
 
 
+def on_spot(jobs: int = JOBS, regions: int = POOLS, hours: int = HOURS) -> tuple[float, dict[str, int]]:
+    """CPU seconds of the operator's plan for as many jobs with deadlines that may use spot capacity, and what they get.
+
+    Some regions have free spot nodes, and some have lost theirs; no table is known yet.
+    """
+    chance, now = random.Random(3), 480_000 * HOUR
+    spot = {"karpenter.sh/capacity-type": "spot"}
+    nodes = {}
+    for i in range(regions):
+        region = {"topology.kubernetes.io/region": f"r{i}"}
+        for j in range(10):
+            nodes[f"d{i}-{j}"] = a_node(f"d{i}-{j}", labels=region)
+            nodes[f"s{i}-{j}"] = a_node(f"s{i}-{j}", labels={**region, **spot}, ready=i % 3 > 0)
+    seen = {(f"r{i}", "H100-80GB"): Sightings(i % 3 > 0, chance.uniform(0, 9)) for i in range(regions)}
+    book = PriceBook(tuple(Price("H100", 8 * chance.uniform(0.9, 1.1), f"r{i}") for i in range(regions)))
+    waiting = []
+    for i in range(jobs):
+        left = chance.uniform(4, hours) * HOUR
+        work = chance.uniform(HOUR, left - HOUR)
+        job = a_job(f"j{i}", gpus=8, created=now, estimated_seconds=work, deadline=now + left)
+        waiting.append(replace(job, checkpoints=True))
+    snapshot = Snapshot(Nodes(nodes), {}, tuple(waiting), spot=seen)
+    solved.cache_clear()
+    start = time.process_time()
+    made = plan(snapshot, Policy(prices=book), now + 10)
+    return time.process_time() - start, dict(Counter(v.reason for v in made.verdicts.values()))
+
+
 def main() -> int:
     """Print both, the best of three; fails above the limit."""
     seconds, found = min(planned() for _ in range(3))
@@ -75,7 +106,10 @@ def main() -> int:
     print(f"{JOBS:,} jobs, {POOLS} pools, {HOURS} h of forecasts: {seconds:.2f} s (limit {MOST_SECONDS:g} s); {told}")
     whole, waits = min(deferred() for _ in range(3))
     print(f"the same in a plan of the operator's: {whole:.2f} s (limit {MOST_SECONDS:g} s); {waits} wait")
-    return max(seconds, whole) > MOST_SECONDS
+    spot, got = min((on_spot() for _ in range(3)), key=lambda found: found[0])
+    told = ", ".join(f"{reason}: {count}" for reason, count in sorted(got.items()))
+    print(f"the same with deadlines on spot capacity: {spot:.2f} s (limit {MOST_SECONDS:g} s); {told}")
+    return max(seconds, whole, spot) > MOST_SECONDS
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_long_work_that_saves_nothing_does_not() -> None:
 
 
 def test_nor_does_work_whose_deadline_leaves_no_time_for_an_interruption() -> None:
-    plan = planned(BOTH, a_saving_job(deadline=NOW + 4.5 * HOUR))
+    plan = planned(BOTH, a_saving_job(deadline=NOW + 4.15 * HOUR))
     assert nodes_of(plan) == ("d1",)
     assert "too risky for the deadline" in verdict_of(plan).message
 

@@ -505,8 +505,8 @@ class SaveRequestStatus(Reported):
     """Number of the attempt."""
     reason: str
     """Why it has to leave: SpotInterruption, Maintenance, Drain, NodeTermination, BoardUnhealthy,
-    DeadlineAtRisk, PausedForCarbon or Idle. CheckpointRequested: somebody asked for it with the annotation
-    berth.dev/checkpoint, and the attempt goes on."""
+    DeadlineAtRisk, CheaperCapacity, PausedForCarbon or Idle. CheckpointRequested: somebody asked for it with the
+    annotation berth.dev/checkpoint, and the attempt goes on."""
     node: str
     """The node that goes away first; empty: none does."""
     time: Timestamp

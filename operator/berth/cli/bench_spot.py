@@ -40,6 +40,9 @@ def spot(
     spot_price: SpotPrice = 0.9731,
     on_demand_price: OnDemandPrice = 3.06,
     zones: ZoneNames = "",
+    live: Annotated[
+        bool, typer.Option("--live", help="Run the operator's own plan too, in a simulated cluster.")
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a job with a deadline through recorded spot windows, each in its own pool, under our plan and others' rules.
@@ -48,6 +51,9 @@ def spot(
     rules of Can't Be Late. berth: ours, knowing no more than what it has seen in the window. clairvoyant: the least
     possible.
 
+    With --live, operator: what the running operator does with such a job, in a cluster of one spot node that comes and
+    goes as recorded and one node on demand.
+
     Whatever a window does not tell, after its end, counts as no spot capacity.
 
     Example: berth bench spot --spot us-west-2a_v100_1.jsonl.gz --deadline-hours 70 --restart-overhead-hours 0.2
@@ -55,6 +61,7 @@ def spot(
     Exit status: 0, or 2 for files or terms that can't be used.
     """
     from berth.bench.joint import chosen
+    from berth.bench.live import operator
     from berth.bench.spot import SPOT_POLICIES, figures, tracks
     from berth.bench.spot_data import load_windows
     from berth.bench.spot_run import Terms
@@ -68,7 +75,8 @@ def spot(
         todo = tracks(chosen(load_windows(spot), _zones(zones)))
     except TraceError as error:
         _fail(error)
-    _report(f"{work_hours:g} h of work by {deadline_hours:g} h", figures(_watched(terms, todo, SPOT_POLICIES)), output)
+    policies = {**SPOT_POLICIES, "operator": operator} if live else SPOT_POLICIES
+    _report(f"{work_hours:g} h of work by {deadline_hours:g} h", figures(_watched(terms, todo, policies)), output)
 
 
 def joint(

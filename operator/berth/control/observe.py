@@ -37,6 +37,7 @@ from berth.planning.carbon import Outlook
 from berth.planning.cohorts import defaults
 from berth.planning.fleet import Nodes
 from berth.planning.snapshot import Snapshot
+from berth.planning.spells import Sightings
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Observer:
     picture: Picture
     convert: Convert
     spot_rates: Callable[[], Mapping[tuple[str, str], float]] = dict  # as snapshots have them
+    spot: Callable[[], Mapping[tuple[str, str], Sightings]] = dict  # the same
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)  # of carbon intensity, by region
     pasts: Mapping[str, Past] = field(default_factory=dict)  # of the queues, by name, as the last plan left them
     _base: dict[str, tuple[int, int, Workload | None]] = field(default_factory=dict)  # version, generation, converted
@@ -96,6 +98,7 @@ class Observer:
             listening=picture.listening,
             outlooks=self.outlooks,
             spot_rates=self.spot_rates(),
+            spot=self.spot(),
         )
 
     def _with_past(self, queue: Queue) -> Queue:

@@ -22,8 +22,10 @@ from berth.control.status import placement_from
 from berth.model.prices import CapacityType, capacity_of, region_of
 from berth.model.workloads import Placement
 from berth.planning.interval import SPOT, STEADY, Hazard, next_interval
+from berth.planning.spells import Sightings, looked
 
 LOOK_SECONDS = 60.0  # between two looks at all nodes
+FORGOTTEN_HOURS = 24.0  # who has no spot nodes for so long may not want any
 ZONE, PRODUCT = "topology.kubernetes.io/zone", "nvidia.com/gpu.product"
 
 Pool = tuple[bool, str, str]  # spot, zone, product
@@ -62,6 +64,8 @@ class Rates:
     _ended: dict[Pool, Hazard] = field(default_factory=dict)  # from runs that are over
     _seen: dict[str, _Run] = field(default_factory=dict)  # by name
     _hazards: dict[Pool, Hazard] = field(default_factory=dict)  # with those that go on
+    _sightings: Mapping[tuple[str, str], Sightings] = field(default_factory=dict)  # of spot capacity
+    _given_up: set[tuple[str, str]] = field(default_factory=set)  # of which a node left though nobody took it
     _looked: float = 0.0
     _means: Mapping[tuple[str, str], float] = field(default_factory=dict)  # of spot nodes, at the last look
     _means_at: float = 0.0
@@ -111,6 +115,15 @@ class Rates:
             self._means, self._means_at = {key: fmean(found) for key, found in rates.items()}, self._looked
         return self._means
 
+    def spot(self) -> Mapping[tuple[str, str], Sightings]:
+        """How spot capacity came and went, by region and board model, at the last look.
+
+        There is some where a node of it is ready, and nothing takes it away. What has left by itself, as where an
+        autoscaler had no use for it any more, or has been away for FORGOTTEN_HOURS, is not known any more.
+        """
+        self.look()
+        return self._sightings
+
     def evidence(self) -> dict[Pool, Hazard]:
         """What was seen so far of each pool."""
         self.look()
@@ -132,7 +145,8 @@ class Rates:
         now = self.clock()
         if not len(self.picture.nodes) or (self._seen and now - self._looked < LOOK_SECONDS):
             return
-        again, self._looked = self._looked > 0, now  # a node that comes back ready begins anew
+        last = self._looked
+        again, self._looked = last > 0, now  # a node that comes back ready begins anew
         running = {node.meta.name: node for node in self.picture.nodes if node.ready}
         for name, run in list(self._seen.items()):
             node = running.get(name)
@@ -141,6 +155,8 @@ class Rates:
                 pool = pool_of(run.node)
                 ended = self._ended.get(pool, _prior(pool))
                 self._ended[pool] = ended.ran(now - run.began, run.fails, run.watched - run.began)
+                if not run.fails and (board := board_of(run.node.meta.labels)) is not None:
+                    self._given_up.add((region_of(run.node.meta.labels), board.name))
                 del self._seen[name]
         for name, node in running.items():
             known = self._seen.get(name)
@@ -149,6 +165,20 @@ class Rates:
             )
             self._seen[name] = _Run(node, min(began, now), watched, self._interruption(node, now))
         self._hazards = self._going_on(now)
+        self._look_at_spot(now - last if again else 0.0)
+
+    def _look_at_spot(self, seconds: float) -> None:
+        """Note which spot capacity is there, so many seconds after the last look."""
+        there = {key: False for key, seen in self._sightings.items() if seen.up or seen.age_hours < FORGOTTEN_HOURS}
+        for key in self._given_up:
+            there.pop(key, None)
+        for run in self._seen.values():
+            labels = run.node.meta.labels
+            if capacity_of(labels) is CapacityType.SPOT and (board := board_of(labels)) is not None:
+                key = region_of(labels), board.name
+                there[key] = there.get(key, False) or not run.interruption
+        self._given_up = set()
+        self._sightings = looked(self._sightings, there, seconds)
 
     def _as_left(self, run: _Run, now: float) -> _Run:
         """A run that is over, with what is said of its node now where that is still there."""

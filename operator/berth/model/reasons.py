@@ -14,6 +14,7 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     QUEUE_STOPPED = "QueueStopped"
     DEFERRED_FOR_CARBON = "DeferredForCarbon"
+    WAITING_FOR_SPOT = "WaitingForSpot"
     EXCEEDS_MAX_QUOTA = "ExceedsMaxQuota"
     EXCEEDS_MAX_PRICE = "ExceedsMaxPrice"
     WAITING_FOR_QUOTA = "WaitingForQuota"
@@ -26,6 +27,9 @@ class Reason(StrEnum):
     WAITING_FOR_RESERVATION = "WaitingForReservation"
     WAITING_FOR_NODES = "WaitingForNodes"
     PENDING_EVALUATION = "PendingEvaluation"
+
+
+LATER = (Reason.DEFERRED_FOR_CARBON, Reason.WAITING_FOR_SPOT)  # reasons of jobs that want nothing yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class Stop:
     place), "Restarted" (it crashed, hung, or asked for it), "Consolidated" (it goes elsewhere, so that another fits),
     "Preempted" or "Reclaimed" (it gives way), "Resized" (it goes on with more members, or with no more than it would
     like), "NodeLost", "WorkerEvicted" (by someone else, as a drain does), "PausedForCarbon", "DeadlineAtRisk" (it
-    leaves spot capacity), "NodesNotProvided" (they did not come in time), or the reason of an interruption.
+    leaves spot capacity), "CheaperCapacity" (it goes to spot capacity, or waits for it), "NodesNotProvided" (they did
+    not come in time), or the reason of an interruption.
     """
 
     ref: Ref

@@ -18,6 +18,7 @@ import numpy as np
 
 from berth.model.reasons import Reason, Verdict
 from berth.model.workloads import Attempt, CarbonTerms, Device, Kind, RunPhase, Workload
+from berth.planning.capacity import spot_wait, taken_text
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.deferral import HOUR, TINY, Floats, Schedule, Work, schedule
 from berth.planning.estimates import STARTING_SECONDS
@@ -79,13 +80,13 @@ class Course:
 
 
 def wait_of(s: Scratch, w: Workload) -> Wait | None:
-    """Until when a pending job waits for cleaner hours; None: it does not.
+    """Until when a pending job waits for cleaner hours, or for spot capacity; None: it does not.
 
     A plan that is told nothing of carbon, as one of another program than the operator, keeps to what was written down.
     """
     if w.ref.uid not in s.waits:
         s.waits[w.ref.uid] = None  # it is not asked again, should it break
-        s.waits[w.ref.uid] = _wait(s, w)
+        s.waits[w.ref.uid] = _wait(s, w) or spot_wait(s, w)
     found = s.waits[w.ref.uid]
     if found is not None:
         s.wake(found.start)
@@ -93,12 +94,11 @@ def wait_of(s: Scratch, w: Workload) -> Wait | None:
 
 
 def deferred(s: Scratch, w: Workload) -> Verdict | None:
-    """Why a pending job waits for cleaner hours, if it does."""
-    wait = wait_of(s, w)
-    if wait is None:
-        return None
-    members = w.request.workers if w.request else None
-    return Verdict(Reason.DEFERRED_FOR_CARBON, wait.message, wanted=members, until=wait.start)
+    """Why a pending job waits for cleaner hours, or for spot capacity, if it does."""
+    wait, members = wait_of(s, w), w.request.workers if w.request else None
+    if wait is not None:
+        return Verdict(wait.reason, wait.message, wanted=members, until=wait.start)
+    return Verdict(Reason.WAITING_FOR_SPOT, taken, wanted=members) if (taken := taken_text(s, w)) else None
 
 
 def pause_of(s: Scratch, w: Workload, attempt: Attempt) -> str:

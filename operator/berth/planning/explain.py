@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from berth.model.reasons import Reason, Verdict
+from berth.model.reasons import LATER, Reason, Verdict
 from berth.model.workloads import Demand, Device, Kind, Placement, Pod, Ref, Request, Workload
 from berth.planning.actions import Admit, LayOut, Plan
 from berth.planning.admission import Choice, choices
@@ -162,15 +162,16 @@ def _waiting(told: Explanation, snapshot: Snapshot, policy: Policy, w: Workload,
     notes = list(told.notes)
     if w.suspend:
         notes.append("spec.suspend is true: below is what would hold if it were false")
-    if told.verdict.reason == Reason.DEFERRED_FOR_CARBON:
-        notes.append("it waits for cleaner hours: below is what would hold if it did not")
+    if told.verdict.reason in LATER:
+        awaited = "spot capacity" if told.verdict.reason == Reason.WAITING_FOR_SPOT else "cleaner hours"
+        notes.append(f"it waits for {awaited}: below is what would hold if it did not")
     if w.not_before > told.now:
         notes.append(f"it is tried again in {duration(w.not_before - told.now)}: below is what would hold then")
     admitted = next((a for a in s.actions if isinstance(a, Admit) and a.ref == trial.job.ref), None)
     if admitted is not None:
         would = (
             "it would be placed"
-            if w.suspend or w.not_before > told.now or told.verdict.reason == Reason.DEFERRED_FOR_CARBON
+            if w.suspend or w.not_before > told.now or told.verdict.reason in LATER
             else "the next plan of the operator places it"
         )
         freed = _held_back(told, w, f"{admitted.verdict.message}")
@@ -199,7 +200,8 @@ def _held_back(told: Explanation, w: Workload, then: str) -> tuple[Remedy, ...]:
 def _trial(snapshot: Snapshot, policy: Policy, now: float, w: Workload, request: Request) -> Trial:
     """A pending job as it is; for a service, a job that stands for the replicas that have no node yet."""
     if w.ref.kind is Kind.TRAINING_JOB:
-        job = replace(w, suspend=False, not_before=0.0, carbon=None)
+        waits = w.verdict is not None and w.verdict.reason == Reason.WAITING_FOR_SPOT
+        job = replace(w, suspend=False, not_before=0.0, carbon=None, deadline=None if waits else w.deadline)
         return Trial(with_workload(snapshot, job), policy, now, job, request, w.ref.kind)
     held = [pod for pod in w.pods if pod.phase in ON_NODES]
     there = min(len(_held(w)), request.workers)

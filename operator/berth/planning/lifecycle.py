@@ -19,6 +19,7 @@ from berth.model.workloads import (
     Workload,
 )
 from berth.planning.actions import Action, AskToSave, Finish, MakeAttempt, Move, Pin, Release, Replace, Stop
+from berth.planning.capacity import CHEAPER, cheaper_for
 from berth.planning.cohorts import stopped
 from berth.planning.deferring import PAUSED, pause_of
 from berth.planning.failures import fails, judge
@@ -170,6 +171,8 @@ def advance(s: Scratch, run: Live) -> None:
             leave(s, w, attempt, Leaving(AT_RISK, risk, "go on where capacity stays"))
         elif (why := pause_of(s, w, attempt)) and not run.missing:
             leave(s, w, attempt, Leaving(PAUSED, why, "go on then"))
+        elif (why := cheaper_for(s, w, attempt)) and not run.missing:
+            leave(s, w, attempt, Leaving(CHEAPER, why, "go on there"))
         elif (asked := wanted(w, attempt, s.now)) and not run.missing:
             s.decide(w.ref, _running(s, run), AskToSave(w.ref, asked, SAVE_AND_GO_ON))
         elif run.missing or run.displaced or not seen_to(s, w, attempt, run.undone):

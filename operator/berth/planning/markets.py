@@ -212,7 +212,10 @@ def _overhead(s: Scratch, w: Workload, rate: float) -> float:
     save = w.save_seconds or USUAL_SAVE_SECONDS
     interval = daly(save, 1 / rate)
     again = restart + interval / 2 if w.checkpoints else restart + seconds
-    if w.deadline is not None and s.now + seconds + margin_seconds(seconds) + 2 * again > w.deadline:
+    aim = s.aims.get(w.ref.uid)
+    if aim is not None and not aim.spot and not aim.waits:
+        return inf
+    if aim is None and w.deadline is not None and s.now + seconds + margin_seconds(seconds) + 2 * again > w.deadline:
         return inf
     length, stalls = (interval, save) if w.checkpoints else (seconds, 0.0)
     starts, works = (min(rate * part, MOST_EXPONENT) for part in (restart, length + stalls))

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from berth.model.reasons import Reason, Verdict
+from berth.model.reasons import LATER, Reason, Verdict
 from berth.model.workloads import Kind, Request, Workload
 from berth.planning import services
 from berth.planning.actions import Admit, Expire, Plan
 from berth.planning.admission import held_back, problem_of, waits_for_room
 from berth.planning.ahead import Ahead
+from berth.planning.capacity import aimed
 from berth.planning.consolidation import gather, gathering
 from berth.planning.deferring import wait_of
 from berth.planning.defragmentation import open_up
@@ -35,11 +36,8 @@ from berth.planning.vain import Vain
 from berth.planning.waiting import no_match, waiting
 from berth.planning.whatif import order
 
-NOT_IN_LINE = (  # jobs that wait for their users, or for cleaner hours, and for nobody before them
-    Reason.MISCONFIGURED,
-    Reason.SUSPENDED,
-    Reason.DEFERRED_FOR_CARBON,
-)
+# Of jobs that wait for their users, for cleaner hours or spot capacity, and for nobody before them.
+NOT_IN_LINE = (Reason.MISCONFIGURED, Reason.SUSPENDED, *LATER)
 
 
 def plan(snapshot: Snapshot, policy: Policy, now: float) -> Plan:
@@ -71,6 +69,7 @@ def worked_out(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Scratch,
     for run in runs:
         if not run.workload.deleting:
             s.guard(run.workload, advance, s, run)
+    going = [w if w.attempt is not None or w.deleting else s.guard(w, aimed, s, w) or w for w in going]
     pending = [w for w in going if w.attempt is None and not w.deleting]
     line = Line(s, pending)
     s.expect(going, lambda w: w.attempt is None and s.guard(w, wait_of, s, w) is not None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from berth.model.gpus import BoardModel
-from berth.model.reasons import Reason, Verdict
+from berth.model.reasons import LATER, Reason, Verdict
 from berth.model.workloads import Device, Kind, Placement, Resize, RunPhase, Workload
 from berth.planning.actions import Admit, Stop
 from berth.planning.admission import (
@@ -37,7 +37,7 @@ from berth.planning.whatif import order, unplaced
 
 RESIZED = "Resized"  # the reason of a gang that grows, or gives back what it has beyond what it would like
 LOOK_SECONDS = 60.0  # growth that does not pay yet is looked at again: after a checkpoint it costs less
-NOT_ASKING = (Reason.MISCONFIGURED, Reason.SUSPENDED, Reason.QUEUE_STOPPED, Reason.DEFERRED_FOR_CARBON)
+NOT_ASKING = (Reason.MISCONFIGURED, Reason.SUSPENDED, Reason.QUEUE_STOPPED, *LATER)
 FINAL = ("MaxRuntimeExceeded", "Suspended", PAUSED)  # reasons of attempts after which no other is made, for now
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -30,6 +30,7 @@ from berth.planning.packing import Gang, nested
 from berth.planning.quota import Quota
 from berth.planning.reserved import Reserved
 from berth.planning.snapshot import Policy, Snapshot
+from berth.planning.spot import Pool
 from berth.planning.suspects import Suspicion, suspects
 
 T = TypeVar("T")
@@ -44,6 +45,31 @@ class Wait:
 
     start: float  # seconds since the epoch
     message: str
+    reason: Reason = Reason.DEFERRED_FOR_CARBON
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a job with a deadline is to run on now, and what the choice rests on."""
+
+    spot: tuple[str, ...]  # the regions whose spot capacity is better than any other choice
+    waits: bool  # where there is none: whether it runs on nothing yet, or else on demand
+    device: Device
+    spot_usd: float  # dollars an hour of all its boards where spot capacity is cheapest, carbon included
+    on_demand_usd: float
+    odds: float  # the share of time in which that spot capacity is there
+    last: float  # until when it can wait for it, in seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The spot capacity that a kind of job can have, region by region, beside capacity on demand."""
+
+    regions: tuple[str, ...]
+    pools: tuple[Pool, ...]  # of each; prices are shares of that on demand
+    spot_usd: float  # dollars an hour of all its boards where spot capacity is cheapest, carbon included
+    on_demand_usd: float
+    odds: float  # the share of time in which the cheapest is there
 
 
 class Scratch:
@@ -70,6 +96,12 @@ class Scratch:
         self.tallies: dict[tuple[tuple[Field, ...], int | None, int], tuple[tuple[str, int], ...]] = {}
         self.waits: dict[str, Wait | None] = {}  # by uid: which pending jobs wait for cleaner hours, once asked
         self.prices: dict[tuple[PodShape, str], Mapping[Market, float]] = {}  # by shape and model, once asked
+        self.aims: dict[str, Aim | None] = {}  # by uid: what jobs with deadlines are to run on, once asked
+        self.offers: dict[Hashable, Offer | None] = {}  # of capacity, by kind of job, once asked
+        self.movers: set[str] = set()  # uids of gangs that leave for spot capacity in this plan
+        self.spoken_for: dict[str, tuple[str, ...]] | None = (
+            None  # by uid: spot capacity that others are to go to, once asked
+        )
         self.searches = 0  # for schedules with pauses
         self._fields: dict[tuple[PodShape, Device, frozenset[str], int], Field] = {}
         self._charged: dict[Device, tuple[BoardModel, Fraction]] = {}  # the model of each device, and its boards

@@ -16,6 +16,7 @@ from berth.model.resources import Resources
 from berth.model.topology import DEFAULT_LEVELS, Level
 from berth.model.workloads import Device, Queue, Workload
 from berth.planning.carbon import Outlook
+from berth.planning.spells import Sightings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Snapshot:
     `listening` since when their reports are heard, in seconds since the epoch; infinite: they are not.
     `outlooks` are the hours to come of carbon intensity, by the region of nodes; empty: nobody asked.
     `spot_rates` says how often a spot node is taken back, per second, by region and board model, where that was seen.
+    `spot` says how spot capacity came and went, by region and board model; empty: nobody has seen any.
     `until` is the uid of the workload in question: what is served after it is not planned for. "": all are.
     """
 
@@ -53,6 +55,7 @@ class Snapshot:
     crashed: tuple[Workload, ...] = ()
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
     spot_rates: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    spot: Mapping[tuple[str, str], Sightings] = field(default_factory=dict)
     until: str = ""
 
 

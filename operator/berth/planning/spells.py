@@ -10,7 +10,11 @@ level's posterior mean is (PRIOR_ENDS + ends seen) / (PRIOR_ENDS + ends expected
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 FRESH_HOURS = 0.75  # where the recorded hazards, by age, have fallen half way
 AGE_WHEN_FOUND_HOURS = 1.0  # a spell found under way is rather old than new: long ones are found more often
@@ -84,6 +88,11 @@ class Sightings:
     def habits(self) -> Habits:
         """The hazards to expect of this pool."""
         return Habits(PRIOR.times(self.ups.level), PRIOR.times(self.downs.level))
+
+
+def looked(known: Mapping[Key, Sightings], there: Mapping[Key, bool], seconds: float) -> dict[Key, Sightings]:
+    """What is known of several pools, looked at again after so long; of one that is not among `there`, nothing."""
+    return {key: known[key].then(up, seconds / 3600) if key in known else Sightings(up) for key, up in there.items()}
 
 
 @dataclass(frozen=True, slots=True)

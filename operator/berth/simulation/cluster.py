@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from berth.model.gpus import BoardModel
+from berth.model.prices import region_of
 from berth.model.workloads import Attempt, Pod, PodPhase, Queue, RunPhase
 from berth.planning.actions import (
     Action,
@@ -31,6 +32,7 @@ from berth.planning.ledger import needs_of
 from berth.planning.lifecycle import remembered
 from berth.planning.options import boards_of
 from berth.planning.snapshot import Snapshot
+from berth.planning.spells import Sightings, looked
 from berth.simulation.clock import Clock
 from berth.simulation.conditions import Sky
 from berth.simulation.life import Life, Spell, full_name
@@ -70,11 +72,15 @@ class Cluster:
     _models: dict[str, BoardModel] = field(default_factory=dict)
     _unbound: dict[str, set[str]] = field(default_factory=dict)  # by node: uids of workloads whose pod it did not take
     _reporting: tuple[str, ...] = ()  # nodes whose boards are reported by an agent
+    _spot: tuple[Machine, ...] = ()
+    _sightings: Mapping[tuple[str, str], Sightings] = field(default_factory=dict)  # of spot nodes, by region and model
+    _looked: float = EPOCH  # when they were looked at last
     _pods_made: int = 0
 
     def __post_init__(self) -> None:
         """Every node is new to the planner."""
         self._reporting = tuple(name for name, machine in self.machines.items() if machine.node.way is not None)
+        self._spot = tuple(machine for machine in self.machines.values() if machine.node.spot)
         self._models = {machine.board.name: machine.board for machine in self.machines.values()}
         self._changed_nodes = set(self.machines)
         self.touched = set(self.machines)
@@ -100,7 +106,18 @@ class Cluster:
             holding=dict(self._places.holding),
             observed=dict.fromkeys(self._reporting, now),  # agents report every change at once
             outlooks=self.sky.outlooks(now) if self.sky else {},
+            spot=self._look_at_spot(now),
         )
+
+    def _look_at_spot(self, now: float) -> Mapping[tuple[str, str], Sightings]:
+        """How spot capacity came and went, as an operator sees it that looks whenever it plans."""
+        there: dict[tuple[str, str], bool] = {}
+        for machine in self._spot:
+            key = region_of(machine.node.labels), machine.board.name
+            there[key] = there.get(key, False) or (machine.node.ready and machine.node.interruption is None)
+        self._sightings = looked(self._sightings, there, now - self._looked)
+        self._looked = now
+        return self._sightings
 
     def carry_out(self, plan: Plan) -> None:
         """Do what a plan asks for."""
