@@ -3,7 +3,7 @@
 The program of docs/decisions/0018-spot-and-carbon.md on what a cluster shows. Spot capacity is there for a job where
 its whole gang fits on it now; how long it stays, and stays away, is learned by region and board model. Prices are taken
 in shares of the least price on demand, and times are rounded, so that jobs share tables.
-See docs/decisions/0030-one-program-for-deadlines.md.
+See docs/decisions/0032-one-program-for-deadlines.md.
 """
 
 from __future__ import annotations
