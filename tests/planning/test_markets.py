@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.model.nodes import Node, Way
-from berth.model.prices import Price, PriceBook
+from berth.model.prices import CapacityType, Price, PriceBook
 from berth.model.reasons import Reason
+from berth.model.usage import Amounts, Bought, Usage
 from berth.model.workloads import CarbonTerms, PodPhase, Spot, Workload
 from berth.planning.carbon import Origin, Outlook
 from berth.planning.explain import explain
@@ -62,6 +63,19 @@ def test_cheap_spot_boards_are_not_left_for_a_cheaper_list_price_while_other_boa
     plan = planned(nodes, a_job(checkpoints=True))
     assert nodes_of(plan) == ("s1",)
     assert "; spot $0.52 an hour a worker" in verdict_of(plan).message
+
+
+@pytest.mark.parametrize(("gigabytes", "goes_to"), [(100, "w1"), (4000, "e1")])
+def test_a_job_goes_on_in_a_cheaper_region_unless_fetching_its_checkpoint_costs_more(
+    gigabytes: int, goes_to: str
+) -> None:
+    nodes = [a_node(name, labels={REGION: region}) for name, region in (("e1", "east"), ("w1", "west"))]
+    prices = PriceBook((Price("H100", 5.0, "east"), Price("H100", 4.0, "west")), egress_usd_per_gb=0.02)
+    ran = Usage(bought=(Bought("H100-80GB", CapacityType.ON_DEMAND, "east", Amounts(gpu_hours=8.0)),))
+    job = a_saving_job(saved_bytes=gigabytes * 10**9, usage=ran)  # $32 less for the boards, $2 or $80 to move
+    plan = planned(nodes, job, policy=Policy(prices=prices))
+    assert nodes_of(plan) == (goes_to,)
+    assert f"in west $32.00 an hour a worker, ${gigabytes * 0.02 / 4:.2f} to fetch" in verdict_of(plan).message
 
 
 def test_a_discount_that_interruptions_eat_up_is_none() -> None:

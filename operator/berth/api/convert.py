@@ -143,6 +143,7 @@ def to_workload(
         listens=status.get("listens") or 0,
         grace_seconds=_grace_seconds(spec) if request else DEFAULT_GRACE_SECONDS,
         saved_step=(status.get("checkpoint") or {}).get("step"),
+        saved_bytes=(status.get("checkpoint") or {}).get("bytes") or 0,
         save_seconds=(status.get("checkpoint") or {}).get("seconds") or 0.0,
         restart=to_restart(spec) if request and kind is Kind.TRAINING_JOB else Restart(),
         failures=failures_from(status),

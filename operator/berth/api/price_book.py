@@ -1,6 +1,7 @@
 """The price book, as YAML or JSON.
 
 spotShare: 0.3
+egressUsdPerGb: 0.02
 prices:
   - {model: H100, region: us-east-1, usdPerHour: 6.9}
   - {model: H100, region: us-east-1, capacity: spot, usdPerHour: 2.5}
@@ -19,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from berth.api.config import ConfigError, Section, explained, snake
 from berth.model.energy import USUAL_PUE
 from berth.model.gpus import MODELS
-from berth.model.prices import SPOT_SHARE, CapacityType, Owned, Price, PriceBook
+from berth.model.prices import EGRESS_USD_PER_GB, SPOT_SHARE, CapacityType, Owned, Price, PriceBook
 
 Dollars = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -53,6 +54,7 @@ class Book(Section):
     """All prices."""
 
     spot_share: float = Field(SPOT_SHARE, gt=0, le=1)
+    egress_usd_per_gb: Dollars = EGRESS_USD_PER_GB
     prices: list[_Price] = Field(default_factory=list)
     owned: list[_Owned] = Field(default_factory=list)
 
@@ -72,6 +74,7 @@ class Book(Section):
             tuple(Price(p.model, p.usd_per_hour, p.region, p.capacity) for p in self.prices),
             tuple(Owned(o.model, o.usd, o.years, o.usd_per_kwh, o.region, o.pue) for o in self.owned),
             self.spot_share,
+            self.egress_usd_per_gb,
         )
 
 

@@ -11,6 +11,7 @@ from berth.model.gpus import BoardModel
 
 HOURS_OF_A_YEAR = 8760
 BUSY = 0.8  # utilisation at which the power of owned boards is reckoned: they are bought to be used
+EGRESS_USD_PER_GB = 0.02  # between regions, as the large clouds charge in North America and Europe
 SPOT_SHARE = 0.35  # of the price on demand where no spot price is known: spot saves 60 to 90 %
 REGION_LABELS = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
 ZONE_LABELS = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
@@ -119,6 +120,7 @@ class PriceBook:
     prices: tuple[Price, ...] = ()
     owned: tuple[Owned, ...] = ()
     spot_share: float = SPOT_SHARE
+    egress_usd_per_gb: float = EGRESS_USD_PER_GB  # GB (1e9 bytes) that go from one region to another
 
     def usd_per_hour(self, model: BoardModel, region: str, capacity: CapacityType) -> float:
         """The price of an hour of one board. Of several entries the one counts that
@@ -142,7 +144,8 @@ class PriceBook:
         rest = (p for p in base.prices if (p.model.lower(), p.region, p.capacity) not in named)
         others = (o for o in base.owned if (o.model.lower(), o.region) not in owned)
         share = base.spot_share if self.spot_share == SPOT_SHARE else self.spot_share
-        return PriceBook((*self.prices, *rest), (*self.owned, *others), share)
+        egress = base.egress_usd_per_gb if self.egress_usd_per_gb == EGRESS_USD_PER_GB else self.egress_usd_per_gb
+        return PriceBook((*self.prices, *rest), (*self.owned, *others), share, egress)
 
     def pue(self, model: BoardModel, place: Place) -> float:
         """By how much the building adds to what hosts draw: as the entry of owned boards says, else as usual there."""

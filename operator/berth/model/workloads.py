@@ -335,6 +335,7 @@ class Workload:
     listens: int = 0  # number of the attempt whose members ask for save requests; 0: none did
     grace_seconds: float = 30.0  # from SIGTERM to SIGKILL
     saved_step: int | None = None  # the last step that the newest holds, of whichever attempt; None: there is none
+    saved_bytes: int = 0  # that it holds; 0: unknown
     save_seconds: float = 0.0  # that it took; 0: unknown
     restart: Restart = field(default_factory=Restart)
     failures: Failures = field(default_factory=Failures)

@@ -27,6 +27,7 @@ from berth.planning.markets import (
     boards_in,
     intensity,
     kilowatts_of,
+    moving_usd,
     prices_of,
     remaining_seconds,
     usd_of,
@@ -137,9 +138,10 @@ def _may_choose(w: Workload) -> bool:
 
 
 def _offer(s: Scratch, w: Workload, request: Request, device: Device) -> Offer | None:
-    """What capacity there is; the same for all jobs that ask for the same, with carbon in their terms: about."""
+    """What capacity there is; the same for jobs that ask for the same and move nothing, with carbon terms: about."""
     hours = int((remaining_seconds(s, w) or 0.0) // HOUR).bit_length() if w.carbon else 0
-    key = request, device, s.avoided(w), w.carbon, hours
+    fetches = any(moving_usd(s, w, region) >= 0.005 for region, _ in s.snapshot.spot)
+    key = request, device, s.avoided(w), w.carbon, hours, w.ref.uid if fetches else ""
     if key not in s.offers:
         rates = _rates(s, w, request, device)
         on_demand = min((rate for (spot, _), rate in rates.items() if not spot), default=0.0)
@@ -179,7 +181,7 @@ def _rates(s: Scratch, w: Workload, request: Request, device: Device) -> dict[Ma
     found = {}
     for (spot, region), price in sorted(prices.items()):
         kilos = kilograms(kilowatts, intensity(s, w, region)) if w.carbon else 0.0
-        found[spot, region] = boards * price + usd_of(w.carbon, kilos)
+        found[spot, region] = boards * price + usd_of(w.carbon, kilos) + moving_usd(s, w, region)
     return found
 
 

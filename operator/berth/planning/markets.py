@@ -37,11 +37,12 @@ class Cost:
     kilograms: float
     carbon_usd: float  # what these are worth
     overhead: float = 1.0  # by which interruptions lengthen the work
+    moving_usd: float = 0.0  # its part of what it costs to fetch the checkpoint from another region
 
     @property
     def total(self) -> float:
         """In dollars for an hour of work."""
-        return inf if self.overhead == inf else (self.usd + self.carbon_usd) * self.overhead
+        return inf if self.overhead == inf else (self.usd + self.carbon_usd) * self.overhead + self.moving_usd
 
 
 def prices_of(s: Scratch, shape: PodShape, device: Device) -> Mapping[Market, float]:
@@ -104,7 +105,8 @@ def cost_in(s: Scratch, w: Workload, request: Request, option: Option, market: M
     kilos = kilograms(kilowatts_of(model, boards), intensity(s, w, region)) if w.carbon else 0.0
     rate = s.snapshot.spot_rates.get((region, model.name), SPOT.per_second)
     overhead = _overhead(s, w, rate * request.workers) if spot else 1.0
-    return Cost(market, boards * usd_per_board, kilos, usd_of(w.carbon, kilos), overhead)
+    moving = moving_usd(s, w, region) / request.workers
+    return Cost(market, boards * usd_per_board, kilos, usd_of(w.carbon, kilos), overhead, moving)
 
 
 def ranked(s: Scratch, w: Workload, request: Request, options: Sequence[Option]) -> list[tuple[Option, PodShape]]:
@@ -148,6 +150,15 @@ def kilowatts_of(model: BoardModel, boards: float) -> float:
 def usd_of(carbon: CarbonTerms | None, kilos: float) -> float:
     """What these kilograms are worth to a job."""
     return kilos * (carbon.usd_per_tonne or 0.0) / 1000 if carbon else 0.0
+
+
+def moving_usd(s: Scratch, w: Workload, region: str) -> float:
+    """What a job pays to fetch its last checkpoint from the region where it ran, for each hour that it has left."""
+    home = w.usage.bought[-1].region if w.usage.bought else ""
+    if not home or region in ("", home):
+        return 0.0
+    hours = (remaining_seconds(s, w) or USUAL_SECONDS) / HOUR
+    return w.saved_bytes / 1e9 * s.policy.prices.egress_usd_per_gb / hours
 
 
 def remaining_seconds(s: Scratch, w: Workload) -> float | None:
@@ -228,5 +239,6 @@ def cost_text(cost: Cost) -> str:
     where = f"{'spot' if spot else 'on demand'}{f' in {region}' if region else ''}"
     emits = f" and {cost.kilograms:.2f} kg CO2e" if cost.kilograms else ""
     often = f", {100 * (cost.overhead - 1):.0f} % more for interruptions" if 1 < cost.overhead < inf else ""
+    moving = f", ${cost.moving_usd:.2f} to fetch its checkpoint" if cost.moving_usd >= 0.005 else ""
     late = ", too risky for the deadline" if cost.overhead == inf else ""
-    return f"{where} ${cost.usd:.2f}{emits} an hour a worker{often}{late}"
+    return f"{where} ${cost.usd:.2f}{emits} an hour a worker{often}{moving}{late}"
