@@ -108,9 +108,9 @@ def _boards(fleet: KwokFleet) -> list[list[str]]:
 
 
 async def _runs(api: KubeApi, namespace: str, name: str) -> None:
-    """A pod that is pinned before the scheduler sees its instance may stay unbound until it is replaced, after 60 s."""
+    """Wait until it does; what its status says where it does not."""
     try:
-        await until(lambda: _is(api, namespace, name, "Running"), "the job runs", 150.0)
+        await until(lambda: _is(api, namespace, name, "Running"), "the job runs")
     except AssertionError as error:
         status = (await api.get(TRAINING_JOBS, namespace, name)).get("status")
         raise AssertionError(f"{error}: {status}") from None
