@@ -240,6 +240,11 @@ class PoolSetting(Section):
         )
 
 
+def _each_once(names: Sequence[str], what: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is there twice: give each {what} a name of its own")
+
+
 class Config(BaseSettings):
     """Everything that can be set. Times are in seconds."""
 
@@ -289,17 +294,13 @@ class Config(BaseSettings):
     @field_validator("levels")
     @classmethod
     def _levels_differ(cls, levels: list[LevelSetting]) -> list[LevelSetting]:
-        names = [level.name for level in levels]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} is there twice: give each level a name of its own")
+        _each_once([level.name for level in levels], "level")
         return levels
 
     @field_validator("pools")
     @classmethod
     def _pools_differ(cls, pools: list[PoolSetting]) -> list[PoolSetting]:
-        names = [pool.name for pool in pools]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} is there twice: give each pool a name of its own")
+        _each_once([pool.name for pool in pools], "pool")
         return pools
 
     def policy(self) -> Policy:
