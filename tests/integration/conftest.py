@@ -1,4 +1,4 @@
-"""One real API server for all integration tests; each test has nodes and a namespace of its own."""
+"""One real API server for all integration tests; each test has nodes, a namespace and workloads of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from berth.adapters.kube import KubeApi, connect
+from berth.control.ports import INFERENCE_SERVICES, PODS, TRAINING_JOBS
 from e2e.cluster.provider import Cluster, Provider, running
 from e2e.harness import install, make_namespace
 
@@ -34,8 +35,10 @@ async def api(cluster: Cluster) -> AsyncIterator[KubeApi]:
 
 
 @pytest.fixture
-async def namespace(api: KubeApi) -> str:
-    """A namespace of the test's own."""
+async def namespace(api: KubeApi) -> AsyncIterator[str]:
+    """A namespace of the test's own; what runs or waits there does so no longer than the test."""
     name = f"t-{uuid.uuid4().hex[:8]}"
     await make_namespace(api, name)
-    return name
+    yield name
+    for resource in (TRAINING_JOBS, INFERENCE_SERVICES, PODS):
+        await api.request("DELETE", resource.path(name), query={"gracePeriodSeconds": "0"})

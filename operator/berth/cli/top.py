@@ -101,17 +101,17 @@ async def look(api: KubeApi, namespace: str) -> list[Running]:
 
     Raises ApiError.
     """
-    from berth.control.ports import GPU_NODES, INFERENCE_SERVICES, TRAINING_JOBS, Json, NotFound, Refused
+    from berth.control.ports import GPU_NODES, INFERENCE_SERVICES, TRAINING_JOBS, Json, NotFound, Refused, Resource
 
-    async def boards() -> Json:
-        try:
-            return await api.request("GET", GPU_NODES.path())
-        except (Refused, NotFound):
-            return {"items": []}
+    async def listed(resource: Resource, where: str = "") -> list[Json]:
+        found: list[Json] = (await api.request("GET", resource.path(where)))["items"]
+        return found
 
-    lists = (api.request("GET", resource.path(namespace)) for resource in (TRAINING_JOBS, INFERENCE_SERVICES))
-    jobs, services, gpu_nodes = await asyncio.gather(*lists, boards())
-    return running(jobs["items"], services["items"], gpu_nodes["items"])
+    jobs, services = await listed(TRAINING_JOBS, namespace), await listed(INFERENCE_SERVICES, namespace)
+    gpu_nodes: list[Json] = []
+    with suppress(Refused, NotFound):
+        gpu_nodes = await listed(GPU_NODES)
+    return running(jobs, services, gpu_nodes)
 
 
 def _print(drawn: RenderableType) -> None:
