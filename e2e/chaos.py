@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from e2e.cluster.engine import lease
-from e2e.conftest import Kubectl
+from e2e.kubectl import Kubectl
 
 KILLS = [None, *(float(part) for part in os.environ.get("BERTH_E2E_KILLS", "").split(",") if part)]
 killed = pytest.mark.parametrize("kill_after", KILLS)

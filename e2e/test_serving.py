@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from e2e.conftest import Kubectl, example
+from e2e.conftest import example
+from e2e.kubectl import Kubectl
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 

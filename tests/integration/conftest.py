@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
@@ -12,6 +12,17 @@ from berth.adapters.kube import KubeApi, connect
 from berth.control.ports import INFERENCE_SERVICES, PODS, TRAINING_JOBS
 from e2e.cluster.provider import Cluster, Provider, running
 from e2e.harness import install, make_namespace
+from e2e.kubectl import Kubectl
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a test that failed what its namespace has to say: it is cleared when somebody reads it."""
+    report = yield
+    given = getattr(item, "funcargs", {})
+    if report.when == "call" and report.failed and "namespace" in given:
+        report.sections += Kubectl(given["cluster"].kubeconfig, given["namespace"]).testimony()
+    return report
 
 
 @pytest.fixture(scope="session")

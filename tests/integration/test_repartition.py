@@ -78,7 +78,7 @@ async def test_an_operator_killed_amid_a_layout_leaves_it_to_the_next(
     assert "relayout" in await _note(api)
     with an_operator(cluster.kubeconfig):
         await _hold(api, None)
-        await _runs(api, namespace, "half")
+        await until(lambda: _is(api, namespace, "half", "Running"), "the job runs")
         await until(lambda: _is_at_rest(api), "the node is noted as laid out")
     assert await _is(api, namespace, "neighbour", "Running")
     assert _boards(fleet)[0] == ["1g.10gb"] * 7
@@ -93,7 +93,7 @@ async def test_a_mig_manager_that_hangs_is_set_going_again(
     with an_operator(cluster.kubeconfig, relayoutTimeoutSeconds=5):
         await api.create(TRAINING_JOBS, namespace, a_training_job("half", namespace=namespace, gpus=HALF))
         await until(lambda: _node_says(api, OPERAND, PAUSED), "its operands are paused")
-        await _runs(api, namespace, "half")
+        await until(lambda: _is(api, namespace, "half", "Running"), "the job runs")
         await until(lambda: _node_says(api, OPERAND, "true"), "its operands are back")
     assert (await api.get(NODES, "", NODE))["metadata"]["labels"][CONFIG_LABEL] != hanging.stuck
 
@@ -105,15 +105,6 @@ async def _hold(api: KubeApi, why: str | None) -> None:
 
 def _boards(fleet: KwokFleet) -> list[list[str]]:
     return [sorted(board.profiles().elements()) for board in fleet.nodes[NODE].node.boards]
-
-
-async def _runs(api: KubeApi, namespace: str, name: str) -> None:
-    """Wait until it does; what its status says where it does not."""
-    try:
-        await until(lambda: _is(api, namespace, name, "Running"), "the job runs")
-    except AssertionError as error:
-        status = (await api.get(TRAINING_JOBS, namespace, name)).get("status")
-        raise AssertionError(f"{error}: {status}") from None
 
 
 async def _is(api: KubeApi, namespace: str, name: str, state: str) -> bool:

@@ -17,6 +17,7 @@ from berth.simulation.run import simulate
 
 OFFERED = 1.15  # times its share, as work per queue: so none ever lacks any
 BACKLOG = 24  # jobs of each queue that are there from the start, since more come by chance
+PLAN_SECONDS = 30  # changes within so long share a plan: there are a hundred thousand in a week of short jobs
 LIMIT = 0.02  # of its share, by which a queue may miss it
 
 
@@ -76,6 +77,7 @@ def scenario(teams: tuple[Team, ...], nodes: int, days: float, seed: int) -> dic
     return {
         "horizon": days * 86400,
         "seed": seed,
+        "policy": {"cycleDebounceSeconds": PLAN_SECONDS},
         "fleet": {"pools": [{"name": "dgx", "model": "H100-80GB", "nodes": nodes}]},
         "queues": [{"name": f"q{i}", "weight": team.weight} for i, team in enumerate(teams)],
         "streams": [
