@@ -65,13 +65,18 @@ def test_a_missing_credential_is_told_of_and_keeps_nobody_waiting(config: Path) 
     assert "Electricity Maps: needs a credential 'token': set credentialsFolder" in result.stdout
 
 
+def test_a_zone_may_have_the_name_of_its_region(config: Path) -> None:
+    config.write_text("carbon: {zones: [{zone: westeurope, regions: [westeurope], gramsPerKwh: 300}]}")
+    assert "westeurope: 300 g/kWh now" in carbon(config).stdout
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("carbon: {source: wind}", "berth.yaml:1: carbon.source: "),
         ("carbon: {source: file}", "source: file needs the path of one in `file`"),
         ("carbon: {source: carbonAwareSdk}", "needs the url of its WebAPI"),
-        ("carbon: {zones: [{zone: DE}, {zone: FR, regions: [DE]}]}", "zones: DE is there twice"),
+        ("carbon: {zones: [{zone: DE}, {zone: FR, regions: [DE]}]}", "carbon: DE is there twice: give each zone"),
         ("carbon: {zones: [{zone: DE, gramsPerKwh: -1}]}", "carbon.zones[0].gramsPerKwh"),
         ("logFormat: text", "no zone: name one with --zone"),
     ],

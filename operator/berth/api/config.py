@@ -166,9 +166,7 @@ class CarbonSetting(Section):
             raise ValueError("source: file needs the path of one in `file`")
         if self.source == "carbonAwareSdk" and not self.url:
             raise ValueError("source: carbonAwareSdk needs the url of its WebAPI, such as http://carbon-aware:8080")
-        names = [name for zone in self.zones for name in (zone.zone, *zone.regions)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"zones: {', '.join(twice)} is there twice")
+        _each_once([name for zone in self.zones for name in {zone.zone, *zone.regions}], "zone or region")
         return self
 
     def zone_of(self, name: str) -> str:
