@@ -99,19 +99,19 @@ bench-carbon: setup ## jobs that wait for cleaner hours, ours and the rules of o
 	@test ! -d $(DATA)/carbon || $(BIN)/berth bench carbon --carbon $(DATA)/carbon/2022-hourly.csv.gz \
 	  --jobs $(DATA)/jobs/gaia-pai-1k.csv --zones AU-SA,DE,FR,GB,US-CAL-CISO,US-MIDA-PJM
 
-bench-spot: setup ## jobs with deadlines on recorded spot windows, beside Uniform Progress and the best possible
+define on-spot
 	@test -d $(DATA)/spot || echo "left out: there are no spot windows in $(DATA)/spot"
 	@test ! -d $(DATA)/spot || for deadline in 52 70; do for overhead in 0.02 0.05 0.1 0.2; do \
-	  echo "restart overhead $$overhead h"; $(BIN)/berth bench spot --deadline-hours $$deadline \
+	  echo "restart overhead $$overhead h"; $(BIN)/berth bench spot $(1) --deadline-hours $$deadline \
 	  --restart-overhead-hours $$overhead $(foreach pool,us-west-2a_k80_8 us-west-2a_v100_1 us-west-2b_k80_8,\
 	  --spot $(DATA)/spot/$(pool).jsonl.gz) || exit 1; done; done
+endef
+
+bench-spot: setup ## jobs with deadlines on recorded spot windows, beside Uniform Progress and the best possible
+	$(call on-spot)
 
 bench-live: setup ## the operator's own plan for such jobs, beside the same policies
-	@test -d $(DATA)/spot || echo "left out: there are no spot windows in $(DATA)/spot"
-	@test ! -d $(DATA)/spot || for deadline in 52 70; do for overhead in 0.02 0.05 0.1 0.2; do \
-	  echo "restart overhead $$overhead h"; $(BIN)/berth bench spot --live --deadline-hours $$deadline \
-	  --restart-overhead-hours $$overhead $(foreach pool,us-west-2a_k80_8 us-west-2a_v100_1 us-west-2b_k80_8,\
-	  --spot $(DATA)/spot/$(pool).jsonl.gz) || exit 1; done; done
+	$(call on-spot,--live)
 
 bench-joint: setup ## spot and carbon in one objective, in nine pools: settled in each, and free to move
 	@test -d $(DATA)/spot || echo "left out: there are no spot windows in $(DATA)/spot"

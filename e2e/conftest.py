@@ -13,13 +13,12 @@ import yaml
 
 from e2e.cluster.provider import Cluster, Provider, make, running
 from e2e.demo.install import install
-from e2e.kubectl import Kubectl
+from e2e.kubectl import Json, Kubectl
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 CONFIG = {"preemption": {"minRuntimeSeconds": 5}}  # of the operator: stories of giving way need not last for minutes
 ONE_BOARD = {"count": 1, "models": ["H100"]}
-Json = dict[str, Any]
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from e2e.cluster.binaries import ensure
-from e2e.conftest import Json, a_saving_job, state
-from e2e.kubectl import Kubectl
+from e2e.conftest import a_saving_job, state
+from e2e.kubectl import Json, Kubectl
 from e2e.test_training import suspend
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]

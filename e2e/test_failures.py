@@ -8,8 +8,8 @@ import pytest
 
 from e2e.chaos import killed, operator_killed
 from e2e.cluster.kind import SHARED_PATH
-from e2e.conftest import ONE_BOARD, Json, a_saving_job, example, state
-from e2e.kubectl import Kubectl
+from e2e.conftest import ONE_BOARD, a_saving_job, example, state
+from e2e.kubectl import Json, Kubectl
 from e2e.test_checkpoints import epochs, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]

@@ -13,10 +13,10 @@ import pytest
 from e2e.chaos import killed, operator_killed
 from e2e.cluster.engine import lease
 from e2e.cluster.kind import SHARED_PATH, KindCluster
-from e2e.conftest import Json, a_saving_job
+from e2e.conftest import a_saving_job
 from e2e.fakegpu.metadata import tell
 from e2e.fakegpu.objects import UNHEALTHY
-from e2e.kubectl import Kubectl
+from e2e.kubectl import Json, Kubectl
 from e2e.test_checkpoints import epochs, following, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import Json, example, state, verdict
-from e2e.kubectl import Kubectl
+from e2e.conftest import example, state, verdict
+from e2e.kubectl import Json, Kubectl
 from e2e.test_checkpoints import epochs, following, on_one_node, status
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.conftest import Json, example, state, verdict
+from e2e.conftest import example, state, verdict
 from e2e.fakegpu.objects import HOLD
 from e2e.harness import MIG_CONFIG
-from e2e.kubectl import Kubectl
+from e2e.kubectl import Json, Kubectl
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from e2e.conftest import Json, example, state, verdict
-from e2e.kubectl import Kubectl
+from e2e.conftest import example, state, verdict
+from e2e.kubectl import Json, Kubectl
 
 pytestmark = [pytest.mark.kind, pytest.mark.timeout(600)]
 

@@ -76,7 +76,7 @@ def test_a_zone_may_have_the_name_of_its_region(config: Path) -> None:
         ("carbon: {source: wind}", "berth.yaml:1: carbon.source: "),
         ("carbon: {source: file}", "source: file needs the path of one in `file`"),
         ("carbon: {source: carbonAwareSdk}", "needs the url of its WebAPI"),
-        ("carbon: {zones: [{zone: DE}, {zone: FR, regions: [DE]}]}", "carbon: DE is there twice: give each zone"),
+        ("carbon: {zones: [{zone: DE}, {zone: FR, regions: [DE]}]}", "zones: DE is there twice"),
         ("carbon: {zones: [{zone: DE, gramsPerKwh: -1}]}", "carbon.zones[0].gramsPerKwh"),
         ("logFormat: text", "no zone: name one with --zone"),
     ],

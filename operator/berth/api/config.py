@@ -166,8 +166,13 @@ class CarbonSetting(Section):
             raise ValueError("source: file needs the path of one in `file`")
         if self.source == "carbonAwareSdk" and not self.url:
             raise ValueError("source: carbonAwareSdk needs the url of its WebAPI, such as http://carbon-aware:8080")
-        _each_once([name for zone in self.zones for name in {zone.zone, *zone.regions}], "zone or region")
         return self
+
+    @field_validator("zones")
+    @classmethod
+    def _zones_differ(cls, zones: list[CarbonZone]) -> list[CarbonZone]:
+        _each_once([name for zone in zones for name in {zone.zone, *zone.regions}], "zone or region")
+        return zones
 
     def zone_of(self, name: str) -> str:
         """The zone that a region lies in; what is no region of any is a zone itself. Without a name, the first zone."""

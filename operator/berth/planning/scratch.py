@@ -99,9 +99,7 @@ class Scratch:
         self.aims: dict[str, Aim | None] = {}  # by uid: what jobs with deadlines are to run on, once asked
         self.offers: dict[Hashable, Offer | None] = {}  # of capacity, by kind of job, once asked
         self.movers: set[str] = set()  # uids of gangs that leave for spot capacity in this plan
-        self.spoken_for: dict[str, tuple[str, ...]] | None = (
-            None  # by uid: spot capacity that others are to go to, once asked
-        )
+        self.spoken_for: dict[str, tuple[str, ...]] | None = None  # by uid: spot capacity to go to, once asked
         self.searches = 0  # for schedules with pauses
         self._fields: dict[tuple[PodShape, Device, frozenset[str], int], Field] = {}
         self._charged: dict[Device, tuple[BoardModel, Fraction]] = {}  # the model of each device, and its boards
